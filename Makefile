@@ -1,0 +1,70 @@
+# The verbs people type. `make case-study` and `make test` set up .venv themselves and leave the tree clean.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+UV := $(shell command -v uv 2>/dev/null)
+WORKERS ?= 2
+
+# Programs compiled once are kept: most of a small run is compilation (the folder is safe to delete).
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax-cache
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES ?= none
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help case-study test test-portable unit notebooks-check lab notebooks data text lint lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python >= 3.11 is needed, {v[0]}.{v[1]} found: make PYTHON=/path/to/python3.11")'
+ifneq ($(UV),)
+	uv venv --quiet --clear --python $(PYTHON) .venv
+	uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	uv pip install --quiet --python $(BIN)/python --no-deps -e .
+else
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+endif
+	@touch $@
+
+case-study: $(STAMP)  ## the case study on the committed data: table, figures, executed notebook (under build/)
+	@$(BIN)/python tools/run_notebooks.py case-study
+
+test: $(STAMP) unit notebooks-check  ## unit tests with coverage, then every notebook under nbval
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+
+# One process per notebook file: splitting a notebook over workers breaks its kernel.
+notebooks-check: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+test-portable: $(STAMP)  ## `make test` once more on the oldest instruction set, to prove the tolerances
+	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache-portable $(MAKE) test
+
+lab: $(STAMP)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(STAMP)  ## re-execute every notebook in place and refresh figures/ (ONLY=09 for one)
+	$(BIN)/python tools/run_notebooks.py store $(ONLY)
+
+data: $(STAMP)  ## write data/*.csv anew from the stated key
+	$(BIN)/python tools/make_data.py
+
+text: $(STAMP)  ## notebooks as editable text under build/text (fold back: see CONTRIBUTING.md)
+	$(BIN)/jupytext --quiet --to py:percent notebooks/*.ipynb && mkdir -p build/text && mv notebooks/*.py build/text/
+
+lint: $(STAMP)  ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lock: ## resolve dependencies again: requirements.lock (hashed), requirements.txt (for environment.yml)
+	@test -n "$(UV)" || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv; }
+	PATH="$(CURDIR)/build/uv/bin:$$PATH" uv export --quiet --all-extras --no-emit-project --no-annotate --no-header -o requirements.lock
+	PATH="$(CURDIR)/build/uv/bin:$$PATH" uv export --quiet --all-extras --no-emit-project --no-annotate --no-header --no-hashes -o requirements.txt
+
+clean:  ## remove .venv and build/
+	rm -rf .venv build .pytest_cache .ruff_cache .coverage

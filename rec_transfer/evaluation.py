@@ -1,0 +1,160 @@
+"""Methods x seeds on one split -> a value per user -> tables with intervals and paired tests."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from rec_transfer import metrics
+from rec_transfer.interactions import Split
+from rec_transfer.keys import key_for, named_keys, numpy_generator
+from rec_transfer.types import FitMethod, History, Key
+
+METRICS: dict[str, Callable] = {
+    "NDCG@10": partial(metrics.ndcg_at_k, k=10),
+    "Recall@20": partial(metrics.recall_at_k, k=20),
+    "HR@10": partial(metrics.hit_rate_at_k, k=10),
+    "MRR": metrics.reciprocal_rank,
+}
+PRIVILEGED = ("ceiling", "oracle", "truth")  # rows so named may see what no recommender does, and say so
+
+
+def evaluate(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key], measures=METRICS):
+    """Fit every method once per key and score every test user: a long frame, one row per user and metric.
+
+    Args:
+        methods: name -> ``fit(train, *, key) -> scorer``.
+        split: one cold-start direction; scored on its ``scored`` half. Methods whose name begins with one of
+            ``PRIVILEGED`` are shown the reference half as target history.
+        keys: one training seed each.
+        measures: name -> ``f(ranks, relevant)``, one value per user.
+
+    Returns:
+        Frame with columns ``method, seed, user, metric, value``.
+
+    Raises:
+        ValueError: no method or key, or a scorer whose scores have another shape than [test users, items].
+    """
+    import pandas as pd
+
+    if not methods or not len(keys):
+        raise ValueError(
+            f"methods and keys: got {len(methods)} and {len(keys)}, expected at least one of each"
+        )
+    relevant = split.scored.toarray()
+    parts = []
+    for seed, key in enumerate(keys):
+        for name, fit in methods.items():
+            purposes = named_keys(key, "fit", "ties")
+            scorer = fit(split.train, key=purposes["fit"])
+            seen = split.reference if name.startswith(PRIVILEGED) else None
+            scores = np.asarray(scorer(History(split.history.source, seen)))
+            if scores.shape != relevant.shape:
+                raise ValueError(f"scores of {name!r}: got shape {scores.shape}, expected {relevant.shape}")
+            ranks = metrics.ranks_of(scores, key=purposes["ties"])
+            for metric, measure in measures.items():
+                values = measure(ranks, relevant)
+                parts.append(
+                    pd.DataFrame(
+                        {"method": name, "seed": seed, "user": split.users, "metric": metric, "value": values}
+                    )
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def per_user(values, metric: str):
+    """Frame [users, methods] of one metric, each user averaged over seeds; methods in the order evaluated.
+
+    Raises:
+        ValueError: a metric that was not measured.
+    """
+    chosen = values[values.metric == metric]
+    if chosen.empty:
+        raise ValueError(f"metric: got {metric!r}, expected one of {sorted(values.metric.unique())}")
+    table = chosen.pivot_table(index="user", columns="method", values="value", aggfunc="mean", dropna=True)
+    return table[list(dict.fromkeys(chosen.method))]
+
+
+def summarise(values, *, key: Key, confidence: float = 0.95):
+    """Mean over users of every method and metric with a bootstrap interval over users (averaged over seeds first).
+
+    Returns:
+        Frame with columns ``method, metric, mean, low, high, seed_spread`` (standard deviation over seeds of the mean).
+    """
+    import pandas as pd
+
+    rows = []
+    for metric in values.metric.unique():
+        table = per_user(values, metric)
+        for method in table:
+            low, high = bootstrap_interval(
+                table[method].to_numpy(), key=key_for(key, metric), confidence=confidence
+            )
+            seeds = values[(values.metric == metric) & (values.method == method)].groupby("seed").value.mean()
+            rows.append((method, metric, table[method].mean(), low, high, seeds.std(ddof=0)))
+    return pd.DataFrame(rows, columns=["method", "metric", "mean", "low", "high", "seed_spread"])
+
+
+def bootstrap_interval(values: np.ndarray, *, key: Key, confidence: float = 0.95, resamples: int = 2000):
+    """Percentile bootstrap interval of a mean over users."""
+    from scipy.stats import bootstrap
+
+    values = values[~np.isnan(values)]
+    result = bootstrap(
+        (values,), np.mean, n_resamples=resamples, confidence_level=confidence, method="percentile",
+        rng=numpy_generator(key),
+    )  # fmt: skip
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
+    """One method against every other on the same users: mean difference, its interval, and a permutation p-value.
+
+    The signs of the users' differences are flipped at random (10,000 times, two-sided); ``p_holm`` corrects for the
+    number of comparisons made here (Holm 1979).
+
+    Returns:
+        Frame with columns ``against, difference, low, high, p, p_holm``, in the order of the methods.
+
+    Raises:
+        ValueError: a method that was not evaluated.
+    """
+    import pandas as pd
+    from scipy.stats import permutation_test
+
+    table = per_user(values, metric)
+    if method not in table:
+        raise ValueError(f"method: got {method!r}, expected one of {list(table)}")
+    rows = []
+    for other in table.columns.drop(method):
+        keys = named_keys(key_for(key, other), "interval", "permutation")
+        difference = (table[method] - table[other]).to_numpy()
+        test = permutation_test(
+            (difference,), np.mean, permutation_type="samples", n_resamples=9999, vectorized=True,
+            rng=numpy_generator(keys["permutation"]),
+        )  # fmt: skip
+        rows.append(
+            (other, difference.mean(), *bootstrap_interval(difference, key=keys["interval"]), test.pvalue)
+        )
+    tests = pd.DataFrame(rows, columns=["against", "difference", "low", "high", "p"])
+    order = np.argsort(tests.p.to_numpy())
+    corrected = np.maximum.accumulate(tests.p.to_numpy()[order] * np.arange(len(order), 0, -1))
+    tests.loc[order, "p_holm"] = np.minimum(corrected, 1.0)
+    return tests
+
+
+def compare(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key], metric: str = "NDCG@10"):
+    """The ranking in one call: every method's mean with interval, and its paired test against the best of them.
+
+    Returns:
+        Frame sorted best first, with columns ``method, mean, low, high, behind, p_holm``: ``behind`` is the best
+        method's lead, ``p_holm`` the corrected p-value of that lead.
+    """
+    values = evaluate(methods, split, keys=keys, measures={metric: METRICS[metric]})
+    table = summarise(values, key=keys[0]).sort_values("mean", ascending=False, ignore_index=True)
+    table = table.drop(columns=["metric", "seed_spread"])
+    if len(table) == 1:
+        return table
+    best = table.method[0]
+    lead = paired_tests(values, best, metric=metric, key=keys[0]).set_index("against")
+    return table.assign(behind=table.method.map(lead.difference), p_holm=table.method.map(lead.p_holm))

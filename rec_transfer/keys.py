@@ -1,0 +1,23 @@
+"""Randomness by name: one key in, one key per purpose out."""
+
+import zlib
+
+import jax
+import numpy as np
+
+from rec_transfer.types import Key
+
+
+def named_keys(key: Key, *names: str) -> dict[str, Key]:
+    """One independent key per name, so that adding a purpose is visible where it is added."""
+    return dict(zip(names, jax.random.split(key, len(names)), strict=True))
+
+
+def numpy_generator(key: Key) -> np.random.Generator:
+    """A NumPy generator that is a pure function of a JAX key (for scipy, samplers and sparse data)."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key), dtype=np.uint32))
+
+
+def key_for(key: Key, name: str) -> Key:
+    """The key of one named thing out of any number of them (a domain, a method), the same wherever it is asked for."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))

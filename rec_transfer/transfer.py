@@ -1,0 +1,137 @@
+"""The recommender: source clicks -> source posterior -> aligner -> target decoder -> scores -> a list."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from rec_transfer.keys import key_for
+from rec_transfer.types import (
+    Aligner,
+    FitAligner,
+    FitMethod,
+    Gaussian,
+    History,
+    Interactions,
+    Key,
+    Pairs,
+    Scorer,
+    TrainingData,
+    Unpaired,
+)
+from rec_transfer.vae import VAE, VAEConfig, dense, posterior, train_vae
+
+
+class Transfer(NamedTuple):
+    """A fitted recommender for users of ``source`` who are new in ``target``; call it with their history."""
+
+    source: VAE
+    target: VAE
+    aligner: Aligner
+
+    def believe(self, history: History) -> Gaussian:
+        """What the source clicks say of the user's interest in the target domain."""
+        return self.aligner(posterior(self.source, history.source))
+
+    def __call__(self, history: History) -> np.ndarray:
+        """Scores [users, items]: the target decoder's logits at the mean of that belief."""
+        return np.asarray(self.target.decoder(self.believe(history).mean))
+
+
+def fit_transfer(
+    train: TrainingData, fit_aligner: FitAligner, source: VAE, target: VAE, *, key: Key
+) -> Transfer:
+    """Fit an aligner between two trained VAEs on the overlapping users of ``train``."""
+    paired_source, paired_target = train.pairs
+    pairs = Pairs(
+        posterior(source, paired_source.counts),
+        posterior(target, paired_target.counts),
+        jnp.asarray(dense(paired_target.counts)),
+    )
+    shared = train.overlapping_users
+    unpaired = Unpaired(
+        posterior(source, train.source.without(shared).counts),
+        posterior(target, train.target.without(shared).counts),
+    )
+    return Transfer(source, target, fit_aligner(pairs, unpaired=unpaired, decode=target.decoder, key=key))
+
+
+def with_aligners(aligners: Mapping[str, FitAligner], *, config: VAEConfig) -> dict[str, FitMethod]:
+    """One method per aligner, named as given. All share the VAEs: a domain is trained once per key, then remembered.
+
+    A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or the aligner.
+    """
+    trained: dict[tuple, tuple[Interactions, VAE]] = {}
+
+    def domain_vae(domain: Interactions, key: Key) -> VAE:
+        name = (id(domain), jax.random.key_data(key).tobytes())
+        if name not in trained:  # the domain is kept beside its model, so that its id is not given to another
+            trained[name] = (
+                domain,
+                train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model,
+            )
+        return trained[name][1]
+
+    def method(fit_aligner: FitAligner) -> FitMethod:
+        def fit(train: TrainingData, *, key: Key) -> Scorer:
+            models = domain_vae(train.source, key), domain_vae(train.target, key)
+            return fit_transfer(train, fit_aligner, *models, key=key_for(key, "aligner"))
+
+        return fit
+
+    return {name: method(fit_aligner) for name, fit_aligner in aligners.items()}
+
+
+def recommend(scores: np.ndarray, items: Sequence[str] | np.ndarray, k: int, *, seen=None) -> np.ndarray:
+    """Ids of the k best items of each user, best first: [users, k]. Equal scores keep the order of the catalogue.
+
+    Args:
+        scores: [users, items].
+        items: ids in the order of the columns.
+        k: length of the lists.
+        seen: counts [users, items] of what a user has already; such items are left out.
+
+    Raises:
+        ValueError: fewer ids than columns, or a user with fewer than k items left.
+    """
+    scores, items = np.array(scores, float), np.asarray(items)
+    if scores.shape[1] != len(items):
+        raise ValueError(f"items: got {len(items)} ids, expected one per column of scores, {scores.shape[1]}")
+    if seen is not None:
+        seen = seen.toarray() if sparse.issparse(seen) else np.asarray(seen)
+        scores[seen > 0] = -np.inf
+    left = np.isfinite(scores).sum(axis=1).min()
+    if not 1 <= k <= left:
+        raise ValueError(f"k: got {k}, expected 1 to {left}, the fewest items a user has left")
+    return items[np.argsort(-scores, axis=1, kind="stable")[:, :k]]
+
+
+def reasons(scorer: Scorer, source: sparse.csr_array, item: int) -> np.ndarray:
+    r"""How much each source item a user clicked speaks for one recommended item: [source items], in logits.
+
+    Entry j is the fall of the item's score, relative to the mean score, when the user's clicks on j are taken away;
+    zero for items without a click. Of a fitted model it is exact, not a story told afterwards.
+
+    Args:
+        scorer: a fitted method.
+        source: the user's source counts, [1, source items].
+        item: column of the recommended target item.
+
+    Raises:
+        ValueError: more than one user, or one without clicks.
+    """
+    clicked = source.nonzero()[1]
+    if source.shape[0] != 1 or not len(clicked):
+        raise ValueError(
+            f"source: got {source.shape[0]} users with {source.nnz} clicked items, expected one user with some"
+        )
+    without = np.repeat(source.toarray(), len(clicked) + 1, axis=0)
+    without[np.arange(len(clicked)), clicked] = 0  # the last row stays whole
+    scores = scorer(History(sparse.csr_array(without)))
+    lead = scores[:, item] - scores.mean(axis=1)
+    result = np.zeros(source.shape[1])
+    result[clicked] = lead[-1] - lead[:-1]
+    return result
