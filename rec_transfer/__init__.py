@@ -1,0 +1,32 @@
+"""Carry a user's interests from one domain to another: the contents page.
+
+A world with known interests, the platform's log it leaves behind, one VAE per domain, aligners fitted on overlapping
+users, and an evaluation that ranks any function handed to it. Each name is imported when it is first asked for, so
+that ``import rec_transfer`` costs next to nothing.
+"""
+
+from importlib import import_module
+
+CONTENTS = {
+    "synthetic": ("WorldConfig", "make_world", "sample_population"),
+    "event_log": ("read_log",),
+    "interactions": ("from_events", "cold_start"),
+    "vae": ("VAEConfig", "train_vae", "posterior"),
+    "checkpoints": ("save_vae", "load_vae"),
+    "alignment": ("fit_ridge_map", "fit_mlp_map"),
+    "transfer": ("fit_transfer", "with_aligners", "recommend", "reasons"),
+    "baselines": ("fit_random", "fit_popularity", "fit_ridge_counts"),
+    "evaluation": ("evaluate", "summarise", "paired_tests", "compare"),
+}
+_HOME = {name: module for module, names in CONTENTS.items() for name in names}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -4,8 +4,6 @@ Every one is fitted by ``fit(pairs, *, unpaired, decode, key)`` and maps ``Gauss
 map, the covariance through its slope plus the map's own residual, $A \\Sigma A^\\top + R$.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +20,7 @@ FOLDS = 5
 
 
 class LinearMap(nnx.Module):
-    r"""$\mu \mapsto \mu A^\top + c$, $\Sigma \mapsto A \Sigma A^\top + R$ (users are rows; A = coefficients transposed)."""
+    r"""$\mu \mapsto \mu A^\top + c$, $\Sigma \mapsto A \Sigma A^\top + R$; users are rows, A = coefficients'."""
 
     def __init__(self, coefficients, intercept, residual):
         self.coefficients = nnx.Param(jnp.asarray(coefficients, jnp.float32))
@@ -35,9 +33,7 @@ class LinearMap(nnx.Module):
         return Gaussian(mean, matrix @ belief.covariance @ matrix.T + self.residual[...])
 
 
-def fit_ridge_map(
-    pairs: Pairs, *, unpaired: Unpaired | None = None, decode=None, key: Key | None = None
-) -> LinearMap:
+def fit_ridge_map(pairs: Pairs, *, unpaired: Unpaired | None = None, decode=None, key: Key | None = None) -> LinearMap:
     r"""Ridge regression of target on source posterior means, lambda by leave-one-out squared error.
 
     $B = (Z_s^\top Z_s + \lambda I)^{-1} Z_s^\top Z_t$ with users as rows and both sides centred, $A = B^\top$. Only
@@ -75,9 +71,7 @@ class MLPMap(nnx.Module):
         self.coefficients = nnx.Param(jnp.asarray(coefficients, jnp.float32))
         self.intercept = nnx.Param(jnp.asarray(intercept, jnp.float32))
         self.hidden = nnx.Linear(inputs, HIDDEN, rngs=nnx.Rngs(keys["hidden"]))
-        self.output = nnx.Linear(
-            HIDDEN, outputs, rngs=nnx.Rngs(keys["output"]), kernel_init=nnx.initializers.zeros
-        )
+        self.output = nnx.Linear(HIDDEN, outputs, rngs=nnx.Rngs(keys["output"]), kernel_init=nnx.initializers.zeros)
 
     def __call__(self, mean: Float[Array, "*users latent"]) -> Float[Array, "*users latent"]:
         return mean @ self.coefficients[...] + self.intercept[...] + self.output(jnp.tanh(self.hidden(mean)))
@@ -131,9 +125,7 @@ def fit_mlp_map(
     keys = named_keys(key, "folds", "networks")
     order = np.asarray(jax.random.permutation(keys["folds"], len(pairs.counts)))
     networks, held_out = [], np.zeros(pairs.target.mean.shape)
-    for fold, key in zip(
-        np.array_split(order, FOLDS), jax.random.split(keys["networks"], FOLDS), strict=True
-    ):
+    for fold, key in zip(np.array_split(order, FOLDS), jax.random.split(keys["networks"], FOLDS), strict=True):
         keys = named_keys(key, "initialise", "train")
         rest = np.setdiff1d(order, fold)
         seen, unseen = (jax.tree.map(lambda array, rows=rows: array[rows], pairs) for rows in (rest, fold))

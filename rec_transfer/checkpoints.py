@@ -41,17 +41,13 @@ def load_vae(path: str | Path) -> VAE:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path.name}: got format {metadata.get('format')!r}, expected {FORMAT!r}")
     try:
-        model = VAE(
-            int(metadata["items"]), VAEConfig(**json.loads(metadata["config"])), key=jax.random.key(0)
-        )
+        model = VAE(int(metadata["items"]), VAEConfig(**json.loads(metadata["config"])), key=jax.random.key(0))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path.name}: its sizes cannot be read ({error})") from error
     expected = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(model)}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     if expected != found:
-        differing = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
+        differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise ValueError(f"{path.name}: arrays do not fit its configuration: {differing}")
     leaves = [jax.numpy.asarray(arrays[name]) for name, _ in _named(model)]
     return jax.tree.unflatten(jax.tree.structure(model), leaves)
@@ -60,7 +56,5 @@ def load_vae(path: str | Path) -> VAE:
 def _named(model: VAE):
     """(name, array) of every parameter, e.g. ``encoder.hidden.kernel``, in the order of the pytree."""
     flat, _ = jax.tree_util.tree_flatten_with_path(model)
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value") for path, _ in flat
-    ]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value") for path, _ in flat]
     return list(zip(names, (leaf for _, leaf in flat), strict=True))

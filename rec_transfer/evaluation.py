@@ -38,9 +38,7 @@ def evaluate(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[K
     import pandas as pd
 
     if not methods or not len(keys):
-        raise ValueError(
-            f"methods and keys: got {len(methods)} and {len(keys)}, expected at least one of each"
-        )
+        raise ValueError(f"methods and keys: got {len(methods)} and {len(keys)}, expected at least one of each")
     relevant = split.scored.toarray()
     parts = []
     for seed, key in enumerate(keys):
@@ -55,9 +53,7 @@ def evaluate(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[K
             for metric, measure in measures.items():
                 values = measure(ranks, relevant)
                 parts.append(
-                    pd.DataFrame(
-                        {"method": name, "seed": seed, "user": split.users, "metric": metric, "value": values}
-                    )
+                    pd.DataFrame({"method": name, "seed": seed, "user": split.users, "metric": metric, "value": values})
                 )
     return pd.concat(parts, ignore_index=True)
 
@@ -87,9 +83,7 @@ def summarise(values, *, key: Key, confidence: float = 0.95):
     for metric in values.metric.unique():
         table = per_user(values, metric)
         for method in table:
-            low, high = bootstrap_interval(
-                table[method].to_numpy(), key=key_for(key, metric), confidence=confidence
-            )
+            low, high = bootstrap_interval(table[method].to_numpy(), key=key_for(key, metric), confidence=confidence)
             seeds = values[(values.metric == metric) & (values.method == method)].groupby("seed").value.mean()
             rows.append((method, metric, table[method].mean(), low, high, seeds.std(ddof=0)))
     return pd.DataFrame(rows, columns=["method", "metric", "mean", "low", "high", "seed_spread"])
@@ -133,9 +127,7 @@ def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
             (difference,), np.mean, permutation_type="samples", n_resamples=9999, vectorized=True,
             rng=numpy_generator(keys["permutation"]),
         )  # fmt: skip
-        rows.append(
-            (other, difference.mean(), *bootstrap_interval(difference, key=keys["interval"]), test.pvalue)
-        )
+        rows.append((other, difference.mean(), *bootstrap_interval(difference, key=keys["interval"]), test.pvalue))
     tests = pd.DataFrame(rows, columns=["against", "difference", "low", "high", "p"])
     order = np.argsort(tests.p.to_numpy())
     corrected = np.maximum.accumulate(tests.p.to_numpy()[order] * np.arange(len(order), 0, -1))

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy import sparse
 
 from rec_transfer.keys import named_keys, numpy_generator
-from rec_transfer.types import History, Interactions, Key, TrainingData
+from rec_transfer.types import Events, History, Interactions, Key, TrainingData
 
 
 class Split(NamedTuple):
@@ -104,3 +105,58 @@ def halve(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.cs
         return sparse.csr_array(sparse.coo_array(entries, shape=counts.shape))
 
     return matrix(first), matrix(~first)
+
+
+def from_events(events: dict[str, Events], *, kind: str = "click") -> dict[str, Interactions]:
+    """Counts of one kind of event per domain: users with at least one, every item of the catalogue.
+
+    Raises:
+        ValueError: a domain in which no such event happened.
+    """
+    result = {}
+    for domain, log in events.items():
+        chosen = log.kind == kind
+        if not chosen.any():
+            raise ValueError(f"kind: got {kind!r}, expected one that happened in {domain!r}: {sorted(set(log.kind))}")
+        rows, columns = log.user[chosen], log.item[chosen]
+        counts = sparse.coo_array(
+            (np.ones(len(rows), np.int32), (rows, columns)), shape=(len(log.users), len(log.items))
+        ).tocsr()
+        active = np.flatnonzero(counts.sum(axis=1))
+        result[domain] = Interactions(domain, counts[active], log.users[active], log.items)
+    return result
+
+
+FEATURES = ("views", "clicks", "purchases", "comments", "recency", "genre_entropy")
+
+
+def user_features(events: Events, *, today: float) -> Float[np.ndarray, "users features"]:
+    r"""What is known of each user's behaviour in one domain, in the order of ``FEATURES``.
+
+    Counts by kind of event; recency, days from the last event to ``today``; the entropy, in nats, of the genres
+    clicked, $-\sum_g p_g \log p_g$ (0 for one genre or none).
+
+    Raises:
+        ValueError: an event after ``today``.
+    """
+    if events.day.max() > today:
+        raise ValueError(f"today: got {today}, expected no event after it (the last is on day {events.day.max():.2f})")
+    users = len(events.users)
+    kinds = [np.bincount(events.user[events.kind == name[:-1]], minlength=users) for name in FEATURES[:4]]
+    last = np.full(users, -np.inf)
+    np.maximum.at(last, events.user, events.day)
+    _, genre = np.unique(events.genres, return_inverse=True)
+    clicked = events.kind == "click"
+    by_genre = np.zeros((users, genre.max() + 1))
+    np.add.at(by_genre, (events.user[clicked], genre[events.item[clicked]]), 1)
+    share = by_genre / np.maximum(by_genre.sum(axis=1, keepdims=True), 1)
+    entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1)
+    return np.column_stack([*kinds, today - last, entropy]).astype(float)
+
+
+def standardise(train: Float[np.ndarray, "train features"], *others: Float[np.ndarray, "_ features"]):
+    """Mean 0 and variance 1 per feature, as measured on ``train`` alone; the others are scaled by the same numbers."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train)
+    return tuple(scaler.transform(part) for part in (train, *others))

@@ -39,7 +39,7 @@ def user_handles(users: int, rng: np.random.Generator) -> np.ndarray:
     return np.array([f"{words[i % len(words)]}{i // len(words) + 10}" for i in range(users)])
 
 
-def genre(theme: int, domain: str) -> str:
+def genre(theme: int | np.integer, domain: str) -> str:
     """The name a theme goes by in a domain; domains beyond films, books and music use the films' names."""
     column = PLATFORMS.index(domain) if domain in PLATFORMS else 0
     return THEMES[theme % len(THEMES)][column]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 PENALTIES = tuple(10.0**exponent for exponent in np.arange(-2, 5.01, 0.5))
 
@@ -19,13 +19,13 @@ class Ridge(NamedTuple):
 
 
 def fit_ridge(
-    x: Float[np.ndarray, "rows inputs"],
-    y: Float[np.ndarray, "rows outputs"],
+    x: Float[np.ndarray | Array, "rows inputs"],
+    y: Float[np.ndarray | Array, "rows outputs"],
     *,
     judge: Callable[[np.ndarray], float] | None = None,
     penalties: Sequence[float] = PENALTIES,
 ) -> Ridge:
-    r"""Least squares with an L2 penalty and a free intercept: $B = (X^\top X + \lambda I)^{-1} X^\top Y$, X and Y centred.
+    r"""Least squares with an L2 penalty, X and Y centred: $B = (X^\top X + \lambda I)^{-1} X^\top Y$.
 
     Lambda is the one whose leave-one-out predictions the judge likes best. They come without refitting: row i's
     residual is $(y_i - \hat y_i) / (1 - h_i)$, with $h_i$ the diagonal of the hat matrix

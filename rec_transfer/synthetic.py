@@ -169,9 +169,7 @@ def sample_population(world: World, *, key: Key) -> Population:
     home[roles == "single"] = np.repeat(np.arange(len(config.domains)), config.users_per_domain)
     users = naming.user_handles(len(roles), numpy_generator(keys["handles"]))
     interests = numpy_generator(keys["interests"]).normal(size=(len(roles), config.latent))
-    private_rng, activity_rng, click_rng = (
-        numpy_generator(keys[name]) for name in ("private", "activity", "clicks")
-    )
+    private_rng, activity_rng, click_rng = (numpy_generator(keys[name]) for name in ("private", "activity", "clicks"))
     interactions, shown = {}, {}
     for d, domain in enumerate(config.domains):
         private = private_rng.normal(size=interests.shape)
@@ -179,9 +177,7 @@ def sample_population(world: World, *, key: Key) -> Population:
         clicks = activity_rng.lognormal(config.activity, config.activity_spread, len(roles)).astype(int)
         clicks = np.clip(clicks, config.fewest_clicks, config.most_clicks)
         active = (home == d) | (home == -1)
-        counts = click_rng.multinomial(
-            clicks[active], click_probabilities(world, domain, shown[domain][active])
-        )
+        counts = click_rng.multinomial(clicks[active], click_probabilities(world, domain, shown[domain][active]))
         interactions[domain] = Interactions(
             domain, sparse.csr_array(counts.astype(np.int32)), users[active], world.catalogue[domain].ids
         )

@@ -64,9 +64,7 @@ def fit(
     for name, part in (("data", data), ("validation", validation)):
         users = {leaf.shape[0] for leaf in jax.tree.leaves(part)}
         if len(users) > 1 or 0 in users or (part is data and not users):
-            raise ValueError(
-                f"{name}: got arrays with {sorted(users)} users, expected one number of at least 1"
-            )
+            raise ValueError(f"{name}: got arrays with {sorted(users)} users, expected one number of at least 1")
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size: got {epochs} and {batch_size}, expected at least 1")
     users = jax.tree.leaves(data)[0].shape[0]
@@ -77,14 +75,10 @@ def fit(
 
 
 @partial(jax.jit, static_argnames=("loss", "epochs", "batch_size"))
-def _fit(
-    model, data, validation, context, key, learning_rate, weight_decay, *, loss, epochs, batch_size
-) -> Fitted:
+def _fit(model, data, validation, context, key, learning_rate, weight_decay, *, loss, epochs, batch_size) -> Fitted:
     users = jax.tree.leaves(data)[0].shape[0]
     steps = -(-users // batch_size)
-    optimizer = optax.adamw(
-        optax.cosine_decay_schedule(learning_rate, epochs * steps), weight_decay=weight_decay
-    )
+    optimizer = optax.adamw(optax.cosine_decay_schedule(learning_rate, epochs * steps), weight_decay=weight_decay)
 
     def mean_loss(model, batch, key, epoch):
         return jnp.mean(loss(model, batch, context, key=key, epoch=epoch))
@@ -109,9 +103,7 @@ def _fit(
         order = jax.random.permutation(purposes["shuffle"], users)
         rows = jnp.resize(order, (steps, batch_size))  # wraps around: nobody is left out of an epoch
         epoch = number + jnp.arange(steps) / steps
-        training, losses = jax.lax.scan(
-            step, training, (rows, jax.random.split(purposes["noise"], steps), epoch)
-        )
+        training, losses = jax.lax.scan(step, training, (rows, jax.random.split(purposes["noise"], steps), epoch))
         held_out = validate(training[0], number + 1.0)
         better = jnp.logical_or(validation is None, held_out < best_loss)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), training[0], best)

@@ -41,9 +41,7 @@ class Transfer(NamedTuple):
         return np.asarray(self.target.decoder(self.believe(history).mean))
 
 
-def fit_transfer(
-    train: TrainingData, fit_aligner: FitAligner, source: VAE, target: VAE, *, key: Key
-) -> Transfer:
+def fit_transfer(train: TrainingData, fit_aligner: FitAligner, source: VAE, target: VAE, *, key: Key) -> Transfer:
     """Fit an aligner between two trained VAEs on the overlapping users of ``train``."""
     paired_source, paired_target = train.pairs
     pairs = Pairs(

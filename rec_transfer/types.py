@@ -63,6 +63,23 @@ class Interactions:
         return Interactions(self.domain, self.counts[rows], self.users[rows], self.items)
 
 
+class Events(NamedTuple):
+    """The clean events of one domain, coded: ``user`` and ``item`` are positions in ``users`` and ``items``.
+
+    ``genres`` runs along ``items``; ``user``, ``item``, ``kind`` (view, click, purchase, comment) and ``day`` (days
+    since 1970-01-01, with a fraction) have one entry per event.
+    """
+
+    domain: str
+    users: np.ndarray
+    items: np.ndarray
+    genres: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    kind: np.ndarray
+    day: np.ndarray
+
+
 class Gaussian(NamedTuple):
     """A Gaussian per user with a full covariance: what an encoder believes of the user's interest."""
 

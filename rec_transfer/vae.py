@@ -86,7 +86,7 @@ class VAE(nnx.Module):
 
 
 def reparameterize(mean, log_variance, *, key: Key):
-    r"""$z = \mu + \sigma \odot \epsilon$, $\epsilon \sim N(0, I)$; sigma is the standard deviation, $e^{\log\sigma^2 / 2}$."""
+    r"""$z = \mu + \sigma \odot \epsilon$, $\epsilon \sim N(0, I)$, $\sigma = e^{\log\sigma^2 / 2}$."""
     return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
 
 
@@ -98,7 +98,7 @@ class Objective(NamedTuple):
 
 
 def negative_elbo(model: VAE, counts: Counts, objective: Objective, *, key: Key | None, epoch) -> PerUser:
-    r"""$-[\log p(x \mid z) - \beta(\text{epoch})\, KL]$ in nats per user, with one sample z; z = mean where key is None."""
+    r"""$-[\log p(x \mid z) - \beta(\text{epoch})\, KL]$, nats per user, with one sample z (the mean if key is None)."""
     if key is None:
         mean, log_variance = model.encoder(counts)
         latent = mean
@@ -115,7 +115,7 @@ def train_vae(
     counts: sparse.csr_array,
     *,
     key: Key,
-    config: VAEConfig = VAEConfig(),  # noqa: B008 - frozen
+    config: VAEConfig = VAEConfig(),
 ) -> training.Fitted:
     """Train the VAE of one domain on its counts [users, items]; the fitted model is ``.model``.
 

@@ -1,0 +1,94 @@
+"""Arrays -> matplotlib axes, in one style that colour-blind readers can use; knows no model."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Okabe and Ito (2008): eight colours that stay apart under the common colour-vision deficiencies.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
+STYLE = {
+    "figure.dpi": 100,
+    "figure.figsize": (6.4, 3.6),
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "font.size": 10,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
+
+
+def use_style() -> None:
+    """Set the series' look for every figure made afterwards."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    mpl.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=COLOURS)})
+
+
+def save(figure, name: str) -> Path:
+    """Write a figure as PNG to the folder that ``REC_TRANSFER_FIGURES`` names, else ``build/figures``."""
+    folder = Path(os.environ.get("REC_TRANSFER_FIGURES", "../build/figures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    figure.savefig(path, metadata={"Software": None})  # same figure, same bytes on every version
+    return path
+
+
+def intervals(axes, names: Sequence[str], means, lows, highs, *, colours: Mapping[str, str] | None = None):
+    """One dot with its interval per name, the first at the top."""
+    heights = np.arange(len(names))[::-1]
+    for height, name, mean, low, high in zip(heights, names, means, lows, highs, strict=True):
+        colour = (colours or {}).get(name, COLOURS[0])
+        axes.plot([low, high], [height, height], color=colour, linewidth=2, solid_capstyle="butt")
+        axes.plot(mean, height, "o", color=colour)
+    axes.set_yticks(heights, names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="x", alpha=0.3)
+    return axes
+
+
+def groups(axes, labels: Sequence[str], series: Mapping[str, tuple]):
+    """Means with intervals per group, one line per name: ``name -> (means, lows, highs)``, slightly apart."""
+    positions = np.arange(len(labels))
+    for number, (name, (means, lows, highs)) in enumerate(series.items()):
+        shift = 0.08 * (number - (len(series) - 1) / 2)
+        errors = np.abs(np.array([np.subtract(means, lows), np.subtract(highs, means)]))
+        axes.errorbar(positions + shift, means, errors, fmt="o-", capsize=3, label=name)
+    axes.set_xticks(positions, labels)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend()
+    return axes
+
+
+def scatter(axes, points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None):
+    """Points [n, 2], coloured by a number per point where one is given; equal units on both axes."""
+    drawn = axes.scatter(points[:, 0], points[:, 1], c=colour_by, cmap="cividis", s=10, alpha=0.8, label=label)
+    axes.set_aspect("equal", "datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return drawn
+
+
+def curves(axes, series: Mapping[str, np.ndarray], *, x=None, xlabel: str = "epoch", ylabel: str = "nats per user"):
+    """One line per name over epochs (or over ``x``)."""
+    for name, values in series.items():
+        axes.plot(np.arange(1, len(values) + 1) if x is None else x, values, label=name)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend()
+    return axes
+
+
+def matrix(axes, values: np.ndarray, *, rows: str, columns: str, symmetric: bool = True):
+    """A matrix as an image; a symmetric scale puts white at zero."""
+    limit = np.nanmax(np.abs(values))
+    colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if symmetric else {"cmap": "cividis"}
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", **colours)
+    axes.set_ylabel(rows)
+    axes.set_xlabel(columns)
+    return image

@@ -1,0 +1,77 @@
+"""Execute notebooks: the case study for a reader (results under build/), or all of them in place for the repository."""
+
+import argparse
+import math
+import os
+import re
+import time
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+BUILD = ROOT / "build"
+
+
+def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
+    """Run every cell in a fresh kernel, in the notebook's folder; returns the notebook and the seconds it took."""
+    notebook = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", record_timing=False, resources={"metadata": {"path": path.parent}}
+    )
+    start = time.perf_counter()
+    client.execute()
+    return notebook, time.perf_counter() - start
+
+
+def tidy(notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Keep what readers need: outputs and counts; put the measured time (rounded up to 10 s) into the header."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"
+    header = notebook.cells[0]
+    rounded = math.ceil(seconds / 10) * 10
+    header.source = re.sub(r"\*\*Time\*\*: [^·\n]*", f"**Time**: under {rounded} s on two CPU cores ", header.source)
+
+
+def case_study() -> None:
+    """Run the case study on the committed data; print its result table and where everything is."""
+    import pandas as pd
+
+    os.environ.setdefault("REC_TRANSFER_FIGURES", str(BUILD / "figures"))
+    notebook, seconds = execute(NOTEBOOKS / "12_case_study.ipynb")
+    BUILD.mkdir(exist_ok=True)
+    nbformat.write(notebook, BUILD / "12_case_study.ipynb")
+    table = pd.read_csv(BUILD / "case_study.csv")
+    shown = table[table.metric == "NDCG@10"].assign(
+        interval=lambda rows: [f"[{low:.3f}, {high:.3f}]" for low, high in zip(rows.low, rows.high, strict=True)]
+    )
+    print("NDCG@10 for new users of the target domain, with 95 % bootstrap intervals over users\n")
+    print(shown[["source", "target", "method", "mean", "interval"]].round(3).to_string(index=False))
+    print(f"\nran in {seconds:.0f} s; all metrics: build/case_study.csv")
+    print("executed notebook: build/12_case_study.ipynb; figures: build/figures/")
+
+
+def store(only: list[str]) -> None:
+    """Re-execute notebooks in place, with their figures, and say how long each took."""
+    os.environ["REC_TRANSFER_FIGURES"] = str(ROOT / "figures")
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        if only and not path.name.startswith(tuple(only)):
+            continue
+        notebook, seconds = execute(path)
+        tidy(notebook, seconds)
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["case-study", "store"])
+    parser.add_argument("only", nargs="*", help="numbers of the notebooks to store, e.g. 09; all by default")
+    chosen = parser.parse_args()
+    case_study() if chosen.what == "case-study" else store(chosen.only)
