@@ -54,8 +54,10 @@ notebooks: $(STAMP)  ## re-execute every notebook in place and refresh figures/ 
 data: $(STAMP)  ## write data/*.csv anew from the stated key
 	$(BIN)/python tools/make_data.py
 
-text: $(STAMP)  ## notebooks as editable text under build/text (fold back: see CONTRIBUTING.md)
-	$(BIN)/jupytext --quiet --to py:percent notebooks/*.ipynb && mkdir -p build/text && mv notebooks/*.py build/text/
+text: $(STAMP)  ## notebooks as editable text under build/text; `make notebooks` folds newer text back in
+	@mkdir -p build/text
+	@for book in notebooks/$(ONLY)*.ipynb; do \
+		$(BIN)/jupytext --quiet --to py:percent -o build/text/$$(basename $$book .ipynb).py $$book; done
 
 lint: $(STAMP)  ## ruff: style and formatting
 	$(BIN)/ruff check .

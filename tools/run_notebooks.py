@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+import jupytext
 import nbclient
 import nbformat
 
@@ -57,11 +58,21 @@ def case_study() -> None:
     print("executed notebook: build/12_case_study.ipynb; figures: build/figures/")
 
 
+def fold_in(text: Path) -> None:
+    """Make the notebook from its edited text (see ``make text``) where the text is the newer of the two."""
+    path = NOTEBOOKS / f"{text.stem}.ipynb"
+    if not path.exists() or text.stat().st_mtime > path.stat().st_mtime:
+        nbformat.write(jupytext.read(text, fmt="py:percent"), path)
+
+
 def store(only: list[str]) -> None:
     """Re-execute notebooks in place, with their figures, and say how long each took."""
     os.environ["REC_TRANSFER_FIGURES"] = str(ROOT / "figures")
+    for text in sorted((BUILD / "text").glob("*.py")):
+        if text.name.startswith(tuple(only or [""])):
+            fold_in(text)
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        if only and not path.name.startswith(tuple(only)):
+        if not path.name.startswith(tuple(only or [""])):
             continue
         notebook, seconds = execute(path)
         tidy(notebook, seconds)
