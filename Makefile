@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 2
+EXPORT := --quiet --all-extras --no-emit-project --no-annotate --no-header
 
 # Programs compiled once are kept: most of a small run is compilation (the folder is safe to delete).
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax-cache
@@ -12,12 +13,12 @@ export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES ?= none
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help case-study test test-portable unit notebooks-check lab notebooks data text lint lock clean
+.PHONY: help case-study test test-portable unit notebooks-check lab notebooks student data text lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python >= 3.11 is needed, {v[0]}.{v[1]} found: make PYTHON=/path/to/python3.11")'
 ifneq ($(UV),)
 	uv venv --quiet --clear --python $(PYTHON) .venv
@@ -51,6 +52,9 @@ lab: $(STAMP)  ## JupyterLab on the notebooks
 notebooks: $(STAMP)  ## re-execute every notebook in place and refresh figures/ (ONLY=09 for one)
 	$(BIN)/python tools/run_notebooks.py store $(ONLY)
 
+student: $(STAMP)  ## copies without the solutions, for a class, under build/student (ONLY=09 for one)
+	@$(BIN)/python tools/student_copies.py $(ONLY)
+
 data: $(STAMP)  ## write data/*.csv anew from the stated key
 	$(BIN)/python tools/make_data.py
 
@@ -63,10 +67,12 @@ lint: $(STAMP)  ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lock: ## resolve dependencies again: requirements.lock (hashed), requirements.txt (for environment.yml)
+lock:  ## resolve dependencies again: requirements.lock (hashed), requirements.txt (for environment.yml)
 	@test -n "$(UV)" || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv; }
-	PATH="$(CURDIR)/build/uv/bin:$$PATH" uv export --quiet --all-extras --no-emit-project --no-annotate --no-header -o requirements.lock
-	PATH="$(CURDIR)/build/uv/bin:$$PATH" uv export --quiet --all-extras --no-emit-project --no-annotate --no-header --no-hashes -o requirements.txt
+	@mkdir -p build
+	PATH="$(CURDIR)/build/uv/bin:$$PATH" uv export $(EXPORT) -o build/requirements.lock
+	PATH="$(CURDIR)/build/uv/bin:$$PATH" uv export $(EXPORT) --no-hashes -o build/requirements.txt
+	@for file in requirements.lock requirements.txt; do cmp -s build/$$file $$file || cp build/$$file $$file; done
 
 clean:  ## remove .venv and build/
 	rm -rf .venv build .pytest_cache .ruff_cache .coverage

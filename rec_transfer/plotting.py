@@ -52,13 +52,14 @@ def intervals(axes, names: Sequence[str], means, lows, highs, *, colours: Mappin
     return axes
 
 
-def groups(axes, labels: Sequence[str], series: Mapping[str, tuple]):
+def groups(axes, labels: Sequence[str], series: Mapping[str, tuple], *, colours: Mapping[str, str] | None = None):
     """Means with intervals per group, one line per name: ``name -> (means, lows, highs)``, slightly apart."""
     positions = np.arange(len(labels))
     for number, (name, (means, lows, highs)) in enumerate(series.items()):
         shift = 0.08 * (number - (len(series) - 1) / 2)
         errors = np.abs(np.array([np.subtract(means, lows), np.subtract(highs, means)]))
-        axes.errorbar(positions + shift, means, errors, fmt="o-", capsize=3, label=name)
+        colour = (colours or {}).get(name, COLOURS[number])
+        axes.errorbar(positions + shift, means, errors, fmt="o-", capsize=3, color=colour, label=name)
     axes.set_xticks(positions, labels)
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
@@ -67,7 +68,8 @@ def groups(axes, labels: Sequence[str], series: Mapping[str, tuple]):
 
 def scatter(axes, points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None):
     """Points [n, 2], coloured by a number per point where one is given; equal units on both axes."""
-    drawn = axes.scatter(points[:, 0], points[:, 1], c=colour_by, cmap="cividis", s=10, alpha=0.8, label=label)
+    colours = {} if colour_by is None else {"c": colour_by, "cmap": "cividis"}
+    drawn = axes.scatter(points[:, 0], points[:, 1], s=10, alpha=0.8, label=label, **colours)
     axes.set_aspect("equal", "datalim")
     axes.set_xticks([])
     axes.set_yticks([])

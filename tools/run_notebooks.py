@@ -20,7 +20,12 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
     """Run every cell in a fresh kernel, in the notebook's folder; returns the notebook and the seconds it took."""
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", record_timing=False, resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": path.parent}},
     )
     start = time.perf_counter()
     client.execute()
