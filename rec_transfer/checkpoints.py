@@ -41,8 +41,10 @@ def load_vae(path: str | Path) -> VAE:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path.name}: got format {metadata.get('format')!r}, expected {FORMAT!r}")
     try:
-        model = VAE(int(metadata["items"]), VAEConfig(**json.loads(metadata["config"])), key=jax.random.key(0))
-    except (KeyError, TypeError, ValueError) as error:
+        items, config = int(metadata["items"]), VAEConfig(**json.loads(metadata["config"]))
+        # Shapes alone: sizes that do not belong to the arrays are found out before memory is taken for them.
+        model = jax.eval_shape(lambda: VAE(items, config, key=jax.random.key(0)))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{path.name}: its sizes cannot be read ({error})") from error
     expected = {name: (leaf.shape, leaf.dtype) for name, leaf in _named(model)}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}

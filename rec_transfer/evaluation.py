@@ -19,7 +19,7 @@ METRICS: dict[str, Callable] = {
 PRIVILEGED = ("ceiling", "oracle", "truth")  # rows so named may see what no recommender does, and say so
 
 
-def evaluate(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key], measures=METRICS):
+def evaluate(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key] | Key, measures=METRICS):
     """Fit every method once per key and score every test user: a long frame, one row per user and metric.
 
     Args:
@@ -135,7 +135,7 @@ def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
     return tests
 
 
-def compare(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key], metric: str = "NDCG@10"):
+def compare(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key] | Key, metric: str = "NDCG@10"):
     """The ranking in one call: every method's mean with interval, and its paired test against the best of them.
 
     Returns:

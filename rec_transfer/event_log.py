@@ -4,7 +4,7 @@ The only module, with ``log_writer``, that knows the names of columns; everythin
 """
 
 import csv
-import sys
+import io
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,10 @@ EVENT_COLUMNS = ("user_id", "item_id", "domain", "event", "timestamp", "rating",
 ITEM_COLUMNS = ("item_id", "domain", "title", "genre", "price", "text")
 EVENT_ORDER = ("timestamp", "user_id", "item_id", "event")
 RATINGS = (1, 5)
-LONGEST_TEXT = 2000  # characters of a comment or blurb that are kept
+LONGEST_TEXT = 2000  # characters of a title, comment or blurb that are kept
+LONGEST_ID = 100  # NumPy stores every id of an array in the width of the longest
 BOT_EVENTS, BOT_MINUTES = 30, 10  # nobody reads thirty pages in ten minutes, and then goes on
+DATE = r"\s*(?:19[7-9]|20\d|21\d)\d-\d\d-\d\d"  # how a timestamp has to begin: pandas also takes "now", and 1735
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 
 
@@ -31,6 +33,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell tha
 class Report:
     """What became of every row of a file: read = kept + all dropped. Repaired rows are among the kept ones.
 
+    A row that cannot be split into its fields counts as many rows as it takes up lines: a stray quote swallows some.
     ``ignored`` names columns of the file that the package has no use for.
     """
 
@@ -82,7 +85,7 @@ class Log:
                 user=user,
                 item=pd.Index(items.item_id).get_indexer(events.item_id),
                 kind=events.event.to_numpy(str),
-                day=(events.timestamp - pd.Timestamp(0)) / pd.Timedelta(days=1),
+                day=((events.timestamp - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy(),
             )
         return result
 
@@ -90,14 +93,17 @@ class Log:
 def read_log(events_path: str | Path, items_path: str | Path) -> Log:
     """Read and clean the two files of a platform.
 
-    What happens to a bad row: **dropped** where it cannot be known what happened (wrong number of fields, no user, an
-    item that is not in the catalogue, no or an impossible time, an unknown kind of event, a domain that contradicts
-    the item, a second copy, anything done by a bot); **repaired** where the event is certain and a detail is not
-    (spelling of the event, a blank domain, a rating that is no number from 1 to 5, a text that is too long or that a
-    spreadsheet would run as a formula). The report counts either by reason.
+    What happens to a bad row: **dropped** where it cannot be known what happened (wrong number of fields, a NUL byte,
+    no user or one longer than ``LONGEST_ID``, an item that is not in the catalogue, a domain that contradicts the
+    item, an unknown kind of event, no date from 1970 to 2199, a second copy (same user, item, event and
+    time), anything done by a bot: more than ``BOT_EVENTS`` events within ``BOT_MINUTES``); **repaired** where the
+    event is certain and a detail is not (spaces around an id or domain, spelling of the event, a blank domain, a
+    rating that is no number from 1 to 5, a text that is too long or that a spreadsheet would run as a formula). The
+    report counts either by reason, a row dropped under the first of them. Times are in ISO 8601
+    (``2025-01-31 08:15``, with or without ``T``, seconds and a zone), kept in UTC, and taken as UTC without a zone.
 
     Raises:
-        ValueError: a file that is a directory, empty, not UTF-8, or lacks a column; no row left.
+        ValueError: a file that is a directory, empty, not UTF-8, or lacks a column or names it twice; no row left.
         FileNotFoundError: a file that is not there.
     """
     items, items_report = read_items(items_path)
@@ -109,22 +115,18 @@ def read_log(events_path: str | Path, items_path: str | Path) -> Log:
 def read_items(path: str | Path) -> tuple["pd.DataFrame", Report]:
     """Read and clean the catalogue: rows without id or domain and repeated ids are dropped, bad prices blanked.
 
-    Raises:
-        ValueError, FileNotFoundError: as ``read_log``.
+    Spaces, texts and errors are those of ``read_log``.
     """
     import pandera.pandas as pa
 
     items, report = _read_rows(path, ITEM_COLUMNS)
     repairs = {}
     for column in ("item_id", "domain", "title", "genre"):
-        items[column] = items[column].str.strip()
-    for column in ("title", "text"):
+        items[column] = _stripped(items[column], repairs)
+    for column in ("title", "genre", "text"):
         items[column] = _safe_text(items[column], repairs)
     items["price"] = _numbers(items.price, 0, np.inf, repairs)
-    present = pa.Check.str_length(min_value=1, error="missing")
-    items = _drop_invalid(
-        items, pa.DataFrameSchema({"item_id": pa.Column(checks=present), "domain": pa.Column(checks=present)}), report
-    )
+    items = _drop_invalid(items, pa.DataFrameSchema({"item_id": _id_column(), "domain": _id_column()}), report)
     items = _drop(items, items.item_id.duplicated(), "duplicate", report)
     return _finish(items, repairs, report, path).reset_index(drop=True), report
 
@@ -134,22 +136,24 @@ def _clean_events(events, items, report):
     import pandas as pd
     import pandera.pandas as pa
 
+    repairs = {}
     for column in ("user_id", "item_id", "domain"):
-        events[column] = events[column].str.strip()
+        events[column] = _stripped(events[column], repairs)
     spelled = events.event.str.strip().str.lower()
-    repairs = {"event: spelling": spelled != events.event}
+    repairs["event: spelling"] = spelled != events.event
     events["event"] = spelled
     home = events.item_id.map(items.set_index("item_id").domain)
     blank = (events.domain == "") & home.notna()
     repairs["domain: filled in from the item"] = blank
     events["domain"] = events.domain.mask(blank, home)
-    times = pd.to_datetime(events.timestamp.replace("", None), errors="coerce", format="ISO8601", utc=True)
+    dated = events.timestamp.where(events.timestamp.str.match(DATE))
+    times = pd.to_datetime(dated, errors="coerce", format="ISO8601", utc=True)
     events["timestamp"] = times.dt.tz_localize(None)
     events["rating"] = _numbers(events.rating, *RATINGS, repairs)
     events["comment"] = _safe_text(events.comment, repairs)
     schema = pa.DataFrameSchema(
         {
-            "user_id": pa.Column(checks=pa.Check.str_length(min_value=1, error="missing")),
+            "user_id": _id_column(),
             "item_id": pa.Column(checks=pa.Check.isin(set(items.item_id), error="not in the catalogue")),
             "domain": pa.Column(checks=pa.Check(lambda domain: (domain == home) | home.isna(), error="not the item's")),
             "event": pa.Column(checks=pa.Check.isin(EVENTS, error=f"not one of {', '.join(EVENTS)}")),
@@ -179,8 +183,7 @@ def _drop_invalid(frame, schema, report):
         return schema.validate(frame, lazy=True)
     except SchemaErrors as errors:
         failures = errors.failure_cases
-    order = {column: position for position, column in enumerate(schema.columns)}
-    failures = failures.sort_values("column", key=lambda column: column.map(order), kind="stable")
+    failures = failures.sort_values("column", key=lambda names: names.map(list(schema.columns).index), kind="stable")
     reasons = failures.drop_duplicates("index").set_index("index")
     missing = {"not_nullable": "missing or no date"}
     for (column, check), rows in reasons.groupby(["column", "check"]):
@@ -192,6 +195,19 @@ def _drop(frame, unwanted, reason, report):
     if unwanted.any():
         report.dropped[reason] += int(unwanted.sum())
     return frame[~unwanted]
+
+
+def _id_column():
+    import pandera.pandas as pa
+
+    given = pa.Check.str_length(min_value=1, error="missing")
+    return pa.Column(checks=[given, pa.Check.str_length(max_value=LONGEST_ID, error=f"over {LONGEST_ID} characters")])
+
+
+def _stripped(texts, repairs):
+    stripped = texts.str.strip()
+    repairs[f"{texts.name}: spaces around it removed"] = stripped != texts
+    return stripped
 
 
 def _numbers(texts, low, high, repairs):
@@ -207,11 +223,10 @@ def _numbers(texts, low, high, repairs):
 
 def _safe_text(texts, repairs):
     """Cut texts that are too long; put an apostrophe before those that a spreadsheet would run."""
-    formula = texts.str.startswith(FORMULA)
+    formula = repairs[f"{texts.name}: formula made plain text"] = texts.str.startswith(FORMULA)
+    texts = texts.mask(formula, "'" + texts)
     repairs[f"{texts.name}: cut to {LONGEST_TEXT:,} characters"] = texts.str.len() > LONGEST_TEXT
-    repairs[f"{texts.name}: formula made plain text"] = formula
-    texts = texts.str.slice(stop=LONGEST_TEXT)
-    return texts.mask(formula, "'" + texts)
+    return texts.str.slice(stop=LONGEST_TEXT)
 
 
 def _bots(events):
@@ -224,7 +239,7 @@ def _bots(events):
 
 
 def _read_rows(path: str | Path, columns: tuple[str, ...]):
-    """All rows with the right number of fields, as text, and a report that counts the lines that had another."""
+    """All rows with the right number of fields, as text, and a report that counts those that had another."""
     import pandas as pd
 
     path = Path(path)
@@ -232,44 +247,53 @@ def _read_rows(path: str | Path, columns: tuple[str, ...]):
         raise ValueError(f"{path.name}: got a directory, expected a CSV file")
     if not path.exists():
         raise FileNotFoundError(f"{path.name}: no such file in {path.parent}")
-    report, rows = Report(), []
-    limit = csv.field_size_limit(sys.maxsize)  # a long field is cut and counted later, not refused
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, columns)
-            report.ignored = tuple(name for name in header if name not in columns)
-            before = reader.line_num
-            while True:
-                try:
-                    row = next(reader)
-                except StopIteration:
-                    break
-                except csv.Error:  # a stray quote: every line it swallowed is lost, and counted
-                    row = None
-                if row is not None and len(row) == len(header):
-                    rows.append(row)
-                    report.rows_read += 1
-                else:
-                    lines = reader.line_num - before if row is None else 1
-                    report.rows_read += lines
-                    report.dropped["wrong number of fields"] += lines
-                before = reader.line_num
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(
-            f"{path.name}: got bytes that are no UTF-8 ({error.reason} at byte {error.start}), expected UTF-8"
+            f"{path.name}: got bytes that are no UTF-8 ({error.reason} in line {line}), expected UTF-8"
         ) from error
+    limit = csv.field_size_limit(2**31 - 1)  # a long field is cut and counted later, not refused
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = _read_header(path, reader, columns)
+        rows, report = _split(reader, len(header))
     finally:
         csv.field_size_limit(limit)
+    report.ignored = tuple(name for name in header if name not in columns)
     return pd.DataFrame(rows, columns=header, dtype=object)[list(columns)], report
 
 
-def _check_header(path, header, columns):
+def _read_header(path, reader, columns):
+    wanted = f"expected a header with {', '.join(columns)}"
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise ValueError(f"{path.name}: got a first line that is no CSV ({error}), {wanted}") from error
     if not header:
-        raise ValueError(f"{path.name}: got an empty file, expected a header with {', '.join(columns)}")
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise ValueError(f"{path.name}: column {', '.join(missing)} is missing: got {', '.join(header)}")
+        raise ValueError(f"{path.name}: got an empty file or first line, {wanted}")
+    if missing := [column for column in columns if column not in header]:
+        raise ValueError(f"{path.name}: column {', '.join(missing)} is missing: got {header}, {wanted}")
     if len(set(header)) != len(header):
-        raise ValueError(f"{path.name}: got a column twice: {', '.join(header)}, expected each once")
+        raise ValueError(f"{path.name}: got a column twice: {header}, expected each once")
+    return header
+
+
+def _split(reader, width):
+    rows, report = [], Report()
+    while True:
+        before = reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return rows, report
+        except csv.Error:  # a stray quote
+            row = []
+        if len(row) == width and not any("\0" in cell for cell in row):
+            rows.append(row)
+            report.rows_read += 1
+        else:
+            lines = reader.line_num - before  # more than one where a quote has swallowed the ends of lines
+            report.rows_read += lines
+            report.dropped["wrong number of fields" if len(row) != width else "NUL byte"] += lines

@@ -92,17 +92,16 @@ def cold_start(interactions: dict[str, Interactions], *, test_users, key: Key) -
 
 def halve(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Deal each user's clicks at random into two halves (the first gets the odd one); they add up to ``counts``."""
-    rows, columns = counts.nonzero()
-    repeats = np.asarray(counts[rows, columns]).astype(int)
-    rows, columns = np.repeat(rows, repeats), np.repeat(columns, repeats)
+    entries = counts.tocoo()
+    rows, columns = (np.repeat(where, entries.data.astype(int)) for where in entries.coords)
     order = np.lexsort((rng.random(len(rows)), rows))
     rows, columns = rows[order], columns[order]
     position = np.arange(len(rows)) - np.searchsorted(rows, rows)
     first = position % 2 == 0
 
     def matrix(chosen):
-        entries = (np.ones(chosen.sum(), counts.dtype), (rows[chosen], columns[chosen]))
-        return sparse.csr_array(sparse.coo_array(entries, shape=counts.shape))
+        ones = (np.ones(chosen.sum(), counts.dtype), (rows[chosen], columns[chosen]))
+        return sparse.csr_array(sparse.coo_array(ones, shape=counts.shape))
 
     return matrix(first), matrix(~first)
 
@@ -137,7 +136,7 @@ def user_features(events: Events, *, today: float) -> Float[np.ndarray, "users f
     clicked, $-\sum_g p_g \log p_g$ (0 for one genre or none).
 
     Raises:
-        ValueError: an event after ``today``.
+        ValueError: an event after ``today``, or a user without any event, who has no recency.
     """
     if events.day.max() > today:
         raise ValueError(f"today: got {today}, expected no event after it (the last is on day {events.day.max():.2f})")
@@ -145,17 +144,22 @@ def user_features(events: Events, *, today: float) -> Float[np.ndarray, "users f
     kinds = [np.bincount(events.user[events.kind == name[:-1]], minlength=users) for name in FEATURES[:4]]
     last = np.full(users, -np.inf)
     np.maximum.at(last, events.user, events.day)
+    if not np.isfinite(last).all():
+        raise ValueError(f"users: got {np.isinf(last).sum()} without an event, expected at least one for each")
     _, genre = np.unique(events.genres, return_inverse=True)
     clicked = events.kind == "click"
     by_genre = np.zeros((users, genre.max() + 1))
     np.add.at(by_genre, (events.user[clicked], genre[events.item[clicked]]), 1)
     share = by_genre / np.maximum(by_genre.sum(axis=1, keepdims=True), 1)
-    entropy = -np.sum(share * np.log(np.where(share > 0, share, 1)), axis=1)
+    entropy = np.sum(share * -np.log(np.where(share > 0, share, 1)), axis=1)
     return np.column_stack([*kinds, today - last, entropy]).astype(float)
 
 
 def standardise(train: Float[np.ndarray, "train features"], *others: Float[np.ndarray, "_ features"]):
-    """Mean 0 and variance 1 per feature, as measured on ``train`` alone; the others are scaled by the same numbers."""
+    """Mean 0 and variance 1 per feature, as measured on ``train`` alone; the others are scaled by the same numbers.
+
+    A feature that is the same for all of ``train`` is centred and left unscaled.
+    """
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train)

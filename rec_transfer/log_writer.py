@@ -25,8 +25,11 @@ PRAISE = {
 class Dirt:
     """How dirty the log is made: rates are shares of the clean rows, bots a number of accounts.
 
-    The first seven add rows beside intact ones (which the reader drops); the others damage a detail of an intact row
-    (which the reader repairs).
+    Up to ``bots``, rows are added beside intact ones (the reader drops them); the others damage a detail of an intact
+    row (the reader repairs it). A bot needs a catalogue of seven items: with fewer, its burst is none.
+
+    Raises:
+        ValueError: a share outside 0 to 1, or fewer than no bots, naming it.
     """
 
     duplicates: float = 0.02
@@ -42,8 +45,14 @@ class Dirt:
     wrong_ratings: float = 0.03
     formulas: float = 0.01
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            high, wanted = (np.inf, "a number of accounts") if name == "bots" else (1, "a share from 0 to 1")
+            if not 0 <= value <= high:
+                raise ValueError(f"{name}: got {value}, expected {wanted}")
 
-CLEAN = Dirt(**dict.fromkeys(Dirt.__dataclass_fields__, 0))
+
+CLEAN = Dirt(**(dict.fromkeys(Dirt.__dataclass_fields__, 0.0) | {"bots": 0}))
 
 
 def write_log(population: Population, world: World, folder: str | Path, *, key: Key, dirt: Dirt = CLEAN) -> Counter:
@@ -87,22 +96,22 @@ def _event_rows(population, world, rng):
         window = click_probabilities(world, domain, np.zeros((1, world.config.latent)))[0]
         for row, user in enumerate(interactions.users):
             counts = interactions.counts[[row]]
-            clicked = np.repeat(counts.indices, counts.data.astype(int))
+            likes = np.repeat(counts.data, counts.data)
+            clicked = np.repeat(counts.indices, counts.data)
             viewed = rng.choice(len(window), rng.binomial(len(clicked), VIEW_SHARE), p=window)
             # Every third minute is drawn, so that a purchase and a comment fit behind a click.
             minutes = 3 * rng.choice(MINUTES // 3, len(clicked) + len(viewed), replace=False)
             for item, minute in zip(viewed, minutes[len(clicked) :], strict=True):
                 rows.append(_row(minute, user, interactions.items[item], domain, "view"))
             bought, commented = rng.random((2, len(clicked))) < [[PURCHASE_SHARE], [COMMENT_SHARE]]
-            likes = dict(zip(counts.indices, counts.data, strict=True))
+            ratings = np.clip(np.round(rng.normal(3 + 0.6 * likes, 1)), 1, 5).astype(int).tolist()
             for n, (item, minute) in enumerate(zip(clicked, minutes[: len(clicked)], strict=True)):
                 name = interactions.items[item]
                 rows.append(_row(minute, user, name, domain, "click"))
-                rating = int(np.clip(np.round(rng.normal(3 + 0.6 * likes[item], 1)), 1, 5))
                 if bought[n]:
-                    rows.append(_row(minute + 1, user, name, domain, "purchase", rating))
+                    rows.append(_row(minute + 1, user, name, domain, "purchase", ratings[n]))
                 if commented[n]:
-                    rows.append(_row(minute + 2, user, name, domain, "comment", rating, PRAISE[rating]))
+                    rows.append(_row(minute + 2, user, name, domain, "comment", ratings[n], PRAISE[ratings[n]]))
     return sorted(rows, key=lambda row: (row[4], row[0], row[1]))
 
 
@@ -122,9 +131,6 @@ def _dirty(rows, world, dirt, rng):
             rows[position][column] = values[rng.integers(len(values))](rows[position])
         written[name] = len(chosen)
 
-    def others(row):
-        return next(name for name in world.catalogue if name != row[domain])
-
     damage("odd_spelling", event, [lambda row: row[event].upper(), lambda row: f" {row[event]}"], range(clean))
     damage("blank_domains", domain, [lambda row: ""], range(clean))
     rated = [position for position, row in enumerate(rows) if row[rating] != ""]
@@ -132,7 +138,11 @@ def _dirty(rows, world, dirt, rng):
     commented = [position for position, row in enumerate(rows) if row[comment] != ""]
     damage("formulas", comment, [lambda row: "=HYPERLINK(A1)", lambda row: "+1 for this one"], commented)
 
+    home = {name: domain_name for domain_name, catalogue in world.catalogue.items() for name in catalogue.ids}
     added = []
+
+    def others(row):  # by the item: the row's own domain may have been blanked
+        return next(name for name in world.catalogue if name != home[row[item]])
 
     def add(name, spoil):
         """Put a spoilt copy of a share of the rows beside the intact ones."""

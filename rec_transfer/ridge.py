@@ -37,7 +37,7 @@ def fit_ridge(
         penalties: the lambdas tried.
 
     Raises:
-        ValueError: x and y differ in rows, or there are fewer than three rows.
+        ValueError: x and y differ in rows, there are fewer than three rows, or the judge likes no penalty (NaN).
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(x) != len(y):
@@ -63,4 +63,6 @@ def fit_ridge(
             coefficients = right.T @ ((singular / (singular**2 + penalty))[:, None] * rotated)
             best_score = score
             best = Ridge(coefficients, y_mean - x_mean @ coefficients, float(penalty), left_out)
+    if best is None:
+        raise ValueError(f"judge: got no number for any of {len(penalties)} penalties, expected one to choose by")
     return best

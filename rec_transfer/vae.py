@@ -107,7 +107,8 @@ def negative_elbo(model: VAE, counts: Counts, objective: Objective, *, key: Key 
         mean, log_variance = model.encoder(counts, key=keys["dropout"])
         latent = reparameterize(mean, log_variance, key=keys["sample"])
     log_likelihood = likelihoods.multinomial_log_likelihood(model.decoder(latent), counts)
-    beta = objective.beta * jnp.clip(epoch / jnp.maximum(objective.anneal_epochs, 1e-6), 0.0, 1.0)
+    annealed = jnp.where(objective.anneal_epochs > 0, epoch / jnp.maximum(objective.anneal_epochs, 1e-6), 1.0)
+    beta = objective.beta * jnp.clip(annealed, 0.0, 1.0)
     return -likelihoods.elbo(log_likelihood, likelihoods.gaussian_kl(mean, log_variance), beta)
 
 
