@@ -132,11 +132,12 @@ def test_each_kind_of_dirt_alone_is_reported_as_that_alone(few, tmp_path, name):
     assert bool(log.events_report.repaired) == (name in REPAIRED)
 
 
-def test_the_files_are_a_pure_function_of_the_key(few, tmp_path):
+@pytest.mark.parametrize("dirt", [CLEAN, Dirt()], ids=["clean", "dirty"])
+def test_the_files_are_a_pure_function_of_the_key(few, tmp_path, dirt):
     world, population = few
 
     def files(name, seed):
-        write_log(population, world, tmp_path / name, key=jax.random.key(seed), dirt=Dirt())
+        write_log(population, world, tmp_path / name, key=jax.random.key(seed), dirt=dirt)
         return [path.read_bytes() for path in sorted((tmp_path / name).iterdir())]
 
     first, again, other = files("first", 3), files("again", 3), files("other", 4)

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy import sparse
 
-from rec_transfer import likelihoods, vae
+from rec_transfer import likelihoods, training, vae
 from rec_transfer.vae import VAE, Objective, VAEConfig, negative_elbo, posterior, train_vae
 
 ITEMS = 6
@@ -231,6 +231,27 @@ def test_the_training_loss_falls_and_is_deterministic_in_the_key(split, vae_conf
     for one, same in zip(jax.tree.leaves(first.model), jax.tree.leaves(again.model), strict=True):
         np.testing.assert_array_equal(one, same)
     assert not np.array_equal(first.training_loss, other.training_loss)
+
+
+def test_the_trainer_is_given_every_setting_and_a_key_of_its_own(monkeypatch):
+    config = VAEConfig(latent=2, hidden=5, beta=0.3, anneal_epochs=4, epochs=6, batch_size=7, learning_rate=0.8)
+    calls = []
+
+    def fit(model, loss, data, **settings):
+        calls.append((model, loss, data, settings))
+        return training.Fitted(model, jnp.zeros(1), jnp.zeros(1), jnp.array(1))
+
+    monkeypatch.setattr(vae.training, "fit", fit)
+    counts = np.array([[1, 0, 4], [2, 2, 0]])
+    keys = []
+    for seed in (1, 2):
+        train_vae(sparse.csr_array(counts), key=jax.random.key(seed), config=config)
+        model, loss, data, settings = calls.pop()
+        assert (model.items, model.config, loss) == (3, config, negative_elbo)
+        np.testing.assert_array_equal(data, counts)
+        keys.append(np.asarray(jax.random.key_data(settings.pop("key"))).tolist())
+        assert settings == {"context": Objective(0.3, 4), "epochs": 6, "batch_size": 7, "learning_rate": 0.8}
+    assert keys[0] != keys[1]
 
 
 def test_negative_counts_are_refused():
