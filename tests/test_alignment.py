@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rec_transfer import likelihoods
+from rec_transfer import alignment, likelihoods, training
 from rec_transfer.alignment import (
     LinearMap,
     MeanMap,
@@ -196,6 +196,33 @@ def test_the_networks_beat_ridge_on_a_bent_map_and_lose_nothing_much_on_a_straig
     networks = misses(fit_mlp_map(pairs, decode=decode, key=KEY), decode, new).mean()
     assert ridge > 0.2
     assert networks < most * ridge
+
+
+def test_each_network_is_stopped_and_judged_on_pairs_it_has_not_seen(monkeypatch):
+    pairs, decode = clicked_pairs(23, bend=True, seed=0)
+    folds = []
+
+    def fit(model, loss, data, **settings):
+        folds.append((data, settings["validation"], model))
+        assert loss is decoded_loss
+        assert settings["context"] is decode
+        return training.Fitted(model, jnp.zeros(1), jnp.zeros(1), jnp.array(0))
+
+    monkeypatch.setattr(alignment.training, "fit", fit)
+    average = fit_mlp_map(pairs, decode=decode, key=KEY)
+    held_out = np.zeros((23, 2))
+    for seen, unseen, network in folds:
+        row_of = {tuple(mean): row for row, mean in enumerate(np.asarray(pairs.source.mean).tolist())}
+        inside, outside = ([row_of[tuple(mean)] for mean in part.source.mean.tolist()] for part in (seen, unseen))
+        assert sorted(inside + outside) == list(range(23))
+        start = fit_ridge(seen.source.mean, seen.target.mean)
+        np.testing.assert_allclose(network.coefficients[...], start.coefficients, rtol=1e-4, atol=1e-6)
+        held_out[outside] += np.asarray(unseen.source.mean) @ start.coefficients + start.intercept
+    assert len(folds) == 5
+    assert sum(len(unseen.counts) for _, unseen, _ in folds) == 23  # with the sums above: each pair in one fold
+    slope = np.mean([network.coefficients[...].T for _, _, network in folds], axis=0)
+    expected = residual_covariance(pairs, held_out, slope)
+    np.testing.assert_allclose(average.residual[...], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_before_training_a_network_is_its_linear_map():

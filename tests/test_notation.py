@@ -52,9 +52,11 @@ def notation_faults(markdown):
             yield f"row {cells[0]}: fill the columns {', '.join(COLUMNS)} (`in code` may be empty), got {cells}"
         if not symbols(cells[0]):
             yield f"row {cells[0]}: write the symbol between $ signs"
+        if "(" in re.sub(r"\$[^$]+\$", "", cells[0]):  # says where the symbol means this
+            continue
         for symbol in symbols(cells[0]):
             if symbol in seen:
-                yield f"${symbol}$ has two rows: one symbol, one meaning"
+                yield f"${symbol}$ has two rows: one symbol, one meaning, or say (in brackets) where it means the other"
             seen.add(symbol)
 
 
@@ -95,6 +97,10 @@ TABLE = """| symbol | meaning | in code | 中文 |
 HEADER = "# 01\n\n| symbol | meaning | in code |\n|---|---|---|\n"
 
 
+def test_a_symbol_may_mean_something_else_where_its_row_says_so():
+    assert list(notation_faults(TABLE + "| $t$ (of a test) | statistic | `t` | 统计量 |")) == []
+
+
 def test_symbols_are_read_from_the_first_column():
     assert list(notation_faults(TABLE)) == []
     assert [symbols(cells[0]) for cells in rows(TABLE, COLUMNS)] == [
@@ -132,7 +138,7 @@ def test_a_header_without_a_table_is_reported():
         ("| $q$ | | `code` | 中文 |", "fill the columns"),
         ("| $q$ | meaning | `code` | |", "fill the columns"),
         ("| q | meaning | `code` | 中文 |", "between $ signs"),
-        ("| $t$ | time | `time` | 时间 |", "$t$ has two rows"),
+        ("| $\\mu$ | time | `time` | 时间 |", r"$\mu$ has two rows"),
     ],
 )
 def test_a_bad_row_of_the_notation_is_reported(row, fault):
