@@ -4,6 +4,8 @@ import argparse
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -68,6 +70,7 @@ def fold_in(text: Path) -> None:
     path = NOTEBOOKS / f"{text.stem}.ipynb"
     if not path.exists() or text.stat().st_mtime > path.stat().st_mtime:
         nbformat.write(jupytext.read(text, fmt="py:percent"), path)
+        subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)
 
 
 def store(only: list[str]) -> None:
