@@ -188,18 +188,18 @@ def misses(aligner, decode, pairs):
     return np.asarray(best - found)
 
 
-@pytest.mark.parametrize(("bend", "most"), [(True, 0.7), (False, 1.3)])
-def test_the_networks_beat_ridge_on_a_bent_map_and_lose_nothing_much_on_a_straight_one(bend, most):
-    pairs, decode = clicked_pairs(300, bend=bend, seed=0)
-    new, _ = clicked_pairs(1500, bend=bend, seed=1)
-    ridge = misses(fit_ridge_map(pairs), decode, new).mean()
-    networks = misses(fit_mlp_map(pairs, decode=decode, key=KEY), decode, new).mean()
-    assert ridge > 0.2
-    assert networks < most * ridge
+def test_the_networks_beat_ridge_on_a_bent_map_and_lose_nothing_much_on_a_straight_one():
+    for bend, most in ((True, 0.7), (False, 1.3)):
+        pairs, decode = clicked_pairs(300, bend=bend, seed=0)
+        new, _ = clicked_pairs(1500, bend=bend, seed=1)
+        ridge = misses(fit_ridge_map(pairs), decode, new).mean()
+        networks = misses(fit_mlp_map(pairs, decode=decode, key=KEY), decode, new).mean()
+        assert ridge > 0.2
+        assert networks < most * ridge
 
 
 def test_each_network_is_stopped_and_judged_on_pairs_it_has_not_seen(monkeypatch):
-    pairs, decode = clicked_pairs(23, bend=True, seed=0)
+    pairs, decode = clicked_pairs(20, bend=True, seed=0)
     folds = []
 
     def fit(model, loss, data, **settings):
@@ -210,16 +210,16 @@ def test_each_network_is_stopped_and_judged_on_pairs_it_has_not_seen(monkeypatch
 
     monkeypatch.setattr(alignment.training, "fit", fit)
     average = fit_mlp_map(pairs, decode=decode, key=KEY)
-    held_out = np.zeros((23, 2))
+    held_out = np.zeros((20, 2))
     for seen, unseen, network in folds:
         row_of = {tuple(mean): row for row, mean in enumerate(np.asarray(pairs.source.mean).tolist())}
         inside, outside = ([row_of[tuple(mean)] for mean in part.source.mean.tolist()] for part in (seen, unseen))
-        assert sorted(inside + outside) == list(range(23))
+        assert sorted(inside + outside) == list(range(20))
         start = fit_ridge(seen.source.mean, seen.target.mean)
         np.testing.assert_allclose(network.coefficients[...], start.coefficients, rtol=1e-4, atol=1e-6)
         held_out[outside] += np.asarray(unseen.source.mean) @ start.coefficients + start.intercept
     assert len(folds) == 5
-    assert sum(len(unseen.counts) for _, unseen, _ in folds) == 23  # with the sums above: each pair in one fold
+    assert sum(len(unseen.counts) for _, unseen, _ in folds) == 20  # with the sums above: each pair in one fold
     slope = np.mean([network.coefficients[...].T for _, _, network in folds], axis=0)
     expected = residual_covariance(pairs, held_out, slope)
     np.testing.assert_allclose(average.residual[...], expected, rtol=1e-3, atol=1e-5)
@@ -231,14 +231,15 @@ def test_before_training_a_network_is_its_linear_map():
     np.testing.assert_allclose(model(*single(means)), means @ MATRIX + SHIFT, rtol=1e-4, atol=1e-6)
 
 
-def grown(key):
+def grown(seed):
     """A network with an output layer that does something."""
-    model = MLPMap(MATRIX, SHIFT, key=key)
-    return jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(key, leaf.shape), model)
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: MLPMap(MATRIX, SHIFT, key=KEY))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), leaf.dtype), shapes)
 
 
 def test_a_mean_map_averages_its_networks_and_carries_covariance_along_its_slope():
-    networks = [grown(jax.random.key(seed)) for seed in (1, 2, 3)]
+    networks = [grown(seed) for seed in (1, 2, 3)]
     residual = np.array([[0.2, 0.05], [0.05, 0.1]])
     rng = np.random.default_rng(0)
     belief = gaussian(rng.normal(size=(4, 2)), np.array([[0.5, 0.2], [0.2, 0.3]]))
@@ -246,12 +247,10 @@ def test_a_mean_map_averages_its_networks_and_carries_covariance_along_its_slope
     mapped = jax.jit(lambda average, belief: average(belief))(average, belief)
     expected = np.mean([network(belief.mean) for network in networks], axis=0)
     np.testing.assert_allclose(mapped.mean, expected, rtol=1e-4, atol=1e-5)
-    step = 1e-2
+    step, mean = 1e-2, jax.jit(average.mean)
     for user in range(4):
         moves = step * np.eye(2)
-        forth, back = (
-            np.asarray(average.mean(*single(np.asarray(belief.mean[user]) + sign * moves))) for sign in (1, -1)
-        )
+        forth, back = (np.asarray(mean(*single(np.asarray(belief.mean[user]) + sign * moves))) for sign in (1, -1))
         slope = ((forth - back) / (2 * step)).T
         covariance = slope @ np.asarray(belief.covariance[user]) @ slope.T + residual
         np.testing.assert_allclose(mapped.covariance[user], covariance, rtol=2e-2, atol=2e-3)
@@ -260,7 +259,8 @@ def test_a_mean_map_averages_its_networks_and_carries_covariance_along_its_slope
 def test_networks_that_are_linear_agree_with_the_linear_map():
     belief = linear_pairs().source
     residual = np.diag([0.1, 0.2])
-    mapped = MeanMap([MLPMap(MATRIX, SHIFT, key=jax.random.key(seed)) for seed in (1, 2)], residual)(belief)
+    average = MeanMap([MLPMap(MATRIX, SHIFT, key=jax.random.key(seed)) for seed in (1, 2)], residual)
+    mapped = jax.jit(lambda average, belief: average(belief))(average, belief)
     expected = LinearMap(MATRIX, SHIFT, residual)(belief)
     np.testing.assert_allclose(mapped.mean, expected.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mapped.covariance, expected.covariance, rtol=1e-4, atol=1e-5)
@@ -268,7 +268,7 @@ def test_networks_that_are_linear_agree_with_the_linear_map():
 
 def test_the_networks_loss_is_the_clicks_under_the_decoded_interest():
     pairs, decode = clicked_pairs(50, bend=True, seed=0)
-    model = grown(KEY)
+    model = grown(0)
     logits = np.asarray(decode(model(pairs.source.mean)), float)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -(np.asarray(pairs.counts) * logs).sum(axis=1)

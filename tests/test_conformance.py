@@ -44,12 +44,12 @@ def assert_close(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALIGNERS)
-def test_every_aligner_keeps_the_contract(name, aligner_arguments):
-    pairs = aligner_arguments["pairs"]
+def check_aligner(fit, arguments):
+    pairs = arguments["pairs"]
     before = jax.tree.map(np.array, pairs)
-    first, again = (ALIGNERS[name](**aligner_arguments, key=jax.random.key(3)) for _ in range(2))
+    first, again = (fit(**arguments, key=jax.random.key(3)) for _ in range(2))
     belief, users = pairs.source, len(pairs.counts)
+    order, others = np.random.default_rng(0).permutation(users), np.minimum(np.arange(users), 1)
 
     mapped = first(belief)
     assert isinstance(mapped, Gaussian)
@@ -61,7 +61,6 @@ def test_every_aligner_keeps_the_contract(name, aligner_arguments):
     for one, other in zip(mapped, again(belief), strict=True):
         np.testing.assert_array_equal(one, other, err_msg="not deterministic in key")
 
-    order, others = np.random.default_rng(0).permutation(users), np.minimum(np.arange(users), 1)
     assert_close(first(rows(belief, order)), rows(mapped, order))
     # Nobody depends on who else is there: the first user in a crowd of others just like the second.
     assert_close(rows(first(rows(belief, others)), slice(1)), rows(mapped, slice(1)))
@@ -71,32 +70,37 @@ def test_every_aligner_keeps_the_contract(name, aligner_arguments):
         np.testing.assert_array_equal(one, other, err_msg="the pairs were changed")
 
 
-def as_method(fit_aligner, vaes):
-    return lambda train, *, key: fit_transfer(train, fit_aligner, *vaes, key=key)
-
-
-@pytest.mark.parametrize("name", [*METHODS, *ALIGNERS])
-def test_every_method_keeps_the_contract(name, split, vaes):
-    fit = METHODS[name] if name in METHODS else as_method(ALIGNERS[name], vaes)
+def check_method(fit, split, *, like_chance):
     train, source = split.train, split.history.source
+    users, items = split.scored.shape
     before = [counts.toarray() for counts in (train.source.counts, train.target.counts, source)]
     first, again = (fit(train, key=jax.random.key(3)) for _ in range(2))
+    order, others = np.random.default_rng(0).permutation(users), np.minimum(np.arange(users), 1)
 
     scores = first(History(source))
     assert isinstance(scores, np.ndarray)
-    assert scores.shape == (60, 30)
+    assert scores.shape == (users, items)
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(scores, first(History(source)), err_msg="a second call differs")
     np.testing.assert_array_equal(scores, again(History(source)), err_msg="not deterministic in key")
 
-    if name not in LIKE_CHANCE:
-        order, others = np.random.default_rng(0).permutation(60), np.minimum(np.arange(60), 1)
+    if not like_chance:
         assert_close(first(History(source[order])), scores[order])
         assert_close(first(History(source[others]))[0], scores[0])
 
     after = [counts.toarray() for counts in (train.source.counts, train.target.counts, source)]
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other, err_msg="what was handed in was changed")
+
+
+@pytest.mark.parametrize("name", [*METHODS, *ALIGNERS])
+def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, aligner_arguments):
+    if name in METHODS:
+        check_method(METHODS[name], split, like_chance=name in LIKE_CHANCE)
+        return
+    fit_aligner = ALIGNERS[name]
+    check_aligner(fit_aligner, aligner_arguments)
+    check_method(lambda train, *, key: fit_transfer(train, fit_aligner, *vaes, key=key), split, like_chance=False)
 
 
 def test_the_search_finds_the_aligners_and_methods_there_are():
