@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy import sparse
 
 from rec_transfer import naming
@@ -139,15 +140,24 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
 
 
 def shown_interests(world: World, domain: str, interests: np.ndarray, private: np.ndarray) -> np.ndarray:
-    r"""$z_d = \rho\, g_d(u) + \sqrt{1 - \rho^2}\, e_d$ with rho the relatedness; shapes [users, latent].
-
-    $g_d(u) = u R_d$ in a linear world; $1.5 \tanh(u R_d + (u W_d)^2 / 2 - 1/4)$ in a bent one.
-    """
+    r"""$z_d = \rho\, g_d(u) + \sqrt{1 - \rho^2}\, e_d$ with rho the relatedness; shapes [users, latent]."""
     config, d = world.config, world.config.domains.index(domain)
-    linear = interests @ world.rotations[d]
-    bent = 1.5 * np.tanh(linear + 0.5 * (interests @ world.bends[d]) ** 2 - 0.25)
-    common = (1 - config.bend) * linear + config.bend * bent
+    common = common_interests(interests, world.rotations[d], world.bends[d], bend=config.bend)
     return config.relatedness * common + np.sqrt(1 - config.relatedness**2) * private
+
+
+def common_interests(
+    interests: Float[np.ndarray | Array, "*users latent"],
+    rotation: Float[np.ndarray | Array, "latent latent"],
+    bends: Float[np.ndarray | Array, "latent latent"],
+    *,
+    bend: float,
+) -> Float[np.ndarray | Array, "*users latent"]:
+    r"""$g_d(u)$: $u R_d$ in a linear world, $1.5 \tanh(u R_d + (u W_d)^2 / 2 - 1/4)$ in a bent one, else a blend."""
+    tanh = np.tanh if isinstance(interests, np.ndarray) else jnp.tanh
+    linear = interests @ rotation
+    bent = 1.5 * tanh(linear + 0.5 * (interests @ bends) ** 2 - 0.25)
+    return (1 - bend) * linear + bend * bent
 
 
 def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndarray:
