@@ -14,8 +14,9 @@ CONTENTS = {
     "vae": ("VAEConfig", "train_vae", "posterior"),
     "checkpoints": ("save_vae", "load_vae"),
     "alignment": ("fit_ridge_map", "fit_mlp_map"),
-    "transfer": ("fit_transfer", "with_aligners", "recommend", "reasons"),
-    "baselines": ("fit_random", "fit_popularity", "fit_ridge_counts"),
+    "transfer": ("fit_transfer", "domain_vaes", "with_aligners", "unknown_user", "same_user", "recommend", "reasons"),
+    "baselines": ("fit_random", "fit_popularity", "fit_item_cosine", "fit_ridge_counts", "fit_ease", "fit_emcdr"),
+    "tuning": ("cross_validate", "tuned"),
     "evaluation": ("evaluate", "summarise", "paired_tests", "compare"),
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}

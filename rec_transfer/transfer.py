@@ -1,6 +1,6 @@
 """The recommender: source clicks -> source posterior -> aligner -> target decoder -> scores -> a list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -57,30 +57,90 @@ def fit_transfer(train: TrainingData, fit_aligner: FitAligner, source: VAE, targ
     return Transfer(source, target, fit_aligner(pairs, unpaired=unpaired, decode=target.decoder, key=key))
 
 
-def with_aligners(aligners: Mapping[str, FitAligner], *, config: VAEConfig) -> dict[str, FitMethod]:
-    """One method per aligner, named as given. All share the VAEs: a domain is trained once per key, then remembered.
+DomainVAEs = Callable[..., VAE]  # vaes(domain: Interactions, *, key) -> VAE
 
-    A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or the aligner.
+
+def domain_vaes(config: VAEConfig) -> DomainVAEs:
+    """The VAEs of every domain: trained when first asked for, once per key, then remembered.
+
+    A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or on who asks.
     """
     trained: dict[tuple, tuple[Interactions, VAE]] = {}
 
-    def domain_vae(domain: Interactions, key: Key) -> VAE:
+    def vae_of(domain: Interactions, *, key: Key) -> VAE:
         name = (id(domain), jax.random.key_data(key).tobytes())
         if name not in trained:  # the domain is kept beside its model, so that its id is not given to another
-            trained[name] = (
-                domain,
-                train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model,
-            )
+            trained[name] = (domain, train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model)
         return trained[name][1]
+
+    return vae_of
+
+
+def with_aligners(
+    aligners: Mapping[str, FitAligner], *, config: VAEConfig | None = None, vaes: DomainVAEs | None = None
+) -> dict[str, FitMethod]:
+    """One method per aligner, named as given. All share their VAEs.
+
+    Args:
+        aligners: name -> ``fit(pairs, *, unpaired, decode, key) -> aligner``.
+        config: the VAEs' sizes, or
+        vaes: those of ``domain_vaes``, to share them with other methods.
+
+    Raises:
+        ValueError: both or neither of config and vaes.
+    """
+    if (config is None) == (vaes is None):
+        raise ValueError(f"config and vaes: got {'neither' if vaes is None else 'both'}, expected one of them")
+    models = domain_vaes(config) if vaes is None else vaes
 
     def method(fit_aligner: FitAligner) -> FitMethod:
         def fit(train: TrainingData, *, key: Key) -> Scorer:
-            models = domain_vae(train.source, key), domain_vae(train.target, key)
-            return fit_transfer(train, fit_aligner, *models, key=key_for(key, "aligner"))
+            source, target = models(train.source, key=key), models(train.target, key=key)
+            return fit_transfer(train, fit_aligner, source, target, key=key_for(key, "aligner"))
 
         return fit
 
     return {name: method(fit_aligner) for name, fit_aligner in aligners.items()}
+
+
+def unknown_user(vaes: DomainVAEs) -> FitMethod:
+    """What the target VAE says of somebody without history: its decoder at the prior mean, one list for everybody."""
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        model = vaes(train.target, key=key)
+        logits = np.asarray(model.decoder(jnp.zeros(model.config.latent)))
+
+        def score(history: History) -> np.ndarray:
+            return np.tile(logits, (history.source.shape[0], 1))
+
+        return score
+
+    return fit
+
+
+def same_user(vaes: DomainVAEs) -> FitMethod:
+    """The target VAE shown what the user did in the target: no transfer, hence a ceiling for it.
+
+    ``evaluate`` shows target histories to methods whose name begins with "ceiling". The source is not looked at.
+
+    Raises:
+        ValueError: by the scorer, for a history without its target part.
+    """
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        model = vaes(train.target, key=key)
+
+        def score(history: History) -> np.ndarray:
+            if history.target is None:
+                raise ValueError(
+                    "history.target: got None, expected target counts; evaluate shows them to methods whose name "
+                    'begins with "ceiling"'
+                )
+            return np.asarray(model.decoder(posterior(model, history.target).mean))
+
+        return score
+
+    return fit
 
 
 def recommend(scores: np.ndarray, items: Sequence[str] | np.ndarray, k: int, *, seen=None) -> np.ndarray:

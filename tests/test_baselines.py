@@ -9,7 +9,16 @@ from scipy import sparse
 from scipy.stats import kstest
 
 from rec_transfer import baselines, metrics
-from rec_transfer.baselines import damped, fit_popularity, fit_random, fit_ridge_counts
+from rec_transfer.baselines import (
+    GRIDS,
+    fit_ease,
+    fit_emcdr,
+    fit_item_cosine,
+    fit_popularity,
+    fit_random,
+    fit_ridge_counts,
+)
+from rec_transfer.item_models import damped, plain
 from rec_transfer.types import History, Interactions, TrainingData
 
 KEY = jax.random.key(0)
@@ -57,16 +66,10 @@ def test_popularity_counts_the_clicks_of_every_training_user_of_the_target():
     assert scores.tolist() == [[2.0, 2.0, 4.0]] * 3
 
 
-def test_damped_counts_have_length_one_and_no_heavy_item():
-    counts = np.array([[0, 0, 0], [7, 0, 0], [1, 3, 0]])
-    found = damped(counts)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [0, 1, 1])
-    assert found[2, 1] / found[2, 0] == pytest.approx(np.log(4) / np.log(2))
-
-
-def test_ridge_reads_a_translation_between_catalogues():
+@pytest.mark.parametrize("fit", [fit_ridge_counts, fit_item_cosine, fit_ease, fit_emcdr])
+def test_what_reads_counts_reads_a_translation_between_catalogues(fit):
     train, order = translated()
-    scorer = fit_ridge_counts(train, key=KEY)
+    scorer = fit(train, key=KEY)
     fresh, _ = translated(seed=1)
     source = fresh.source.counts[:80].toarray()
     truth = source[:, order] > 0
@@ -83,8 +86,8 @@ def test_ridge_centres_on_all_training_users_of_each_domain():
     # taste is not that of the overlapping users.
     train, _ = translated()
     scores = fit_ridge_counts(train, key=KEY)(History(train.source.counts)).mean(axis=0)
-    counts = train.target.counts.toarray().astype(float)
-    distances = [np.abs(scores - form(counts).mean(axis=0)).max() for form in (np.asarray, damped)]
+    counts = train.target.counts
+    distances = [np.abs(scores - form(counts).mean(axis=0)).max() for form in (plain, damped)]
     assert min(distances) < 1e-9
     assert np.abs(damped(counts).mean(axis=0) - damped(counts[:80]).mean(axis=0)).max() > 1e-2
 
@@ -92,8 +95,8 @@ def test_ridge_centres_on_all_training_users_of_each_domain():
 def form_chosen(train):
     """Which form of counts the scorer works in: its mean over all source users is the target's mean in that form."""
     scores = fit_ridge_counts(train, key=KEY)(History(train.source.counts)).mean(axis=0)
-    counts = train.target.counts.toarray().astype(float)
-    return [form.__name__ for form in (np.asarray, damped) if np.allclose(scores, form(counts).mean(axis=0))]
+    counts = train.target.counts
+    return [form.__name__ for form in (plain, damped) if np.allclose(scores, form(counts).mean(axis=0))]
 
 
 def test_ridge_takes_damped_counts_where_a_few_heavy_users_drown_the_others():
@@ -109,7 +112,22 @@ def test_ridge_takes_damped_counts_where_a_few_heavy_users_drown_the_others():
 
 def test_ridge_takes_plain_counts_where_damping_hides_everything(monkeypatch):
     def damped(counts):
-        return np.zeros_like(counts)
+        return 0.0 * counts
 
     monkeypatch.setattr(baselines, "damped", damped)
-    assert form_chosen(translated()[0]) == ["asarray"]
+    assert form_chosen(translated()[0]) == ["plain"]
+
+
+@pytest.mark.parametrize(("fit", "name"), [(fit_item_cosine, "item cosine"), (fit_ease, "EASE"), (fit_emcdr, "EMCDR")])
+def test_a_tuned_rung_tries_its_own_grid_and_fits_the_best(fit, name):
+    train, _ = translated()
+    scorer = fit(train, key=KEY)
+    assert list(scorer.means) == list(GRIDS[name])
+    assert scorer.means[scorer.choice] == max(scorer.means.values())
+    chosen = GRIDS[name][scorer.choice](train, key=KEY)
+    sources = history(train.source.counts.toarray()[:5])
+    np.testing.assert_allclose(scorer(sources), chosen(sources))
+
+
+def test_every_grid_has_the_same_budget():
+    assert {name: len(grid) for name, grid in GRIDS.items()} == dict.fromkeys(("item cosine", "EASE", "EMCDR"), 12)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rec_transfer import alignment, baselines
-from rec_transfer.transfer import fit_transfer
+from rec_transfer.transfer import fit_transfer, unknown_user
 from rec_transfer.types import Gaussian, History
 
 KEY = jax.random.key(21)
@@ -19,6 +19,7 @@ def fits_of(module):
 
 
 ALIGNERS, METHODS = fits_of(alignment), fits_of(baselines)
+OF_VAES = {"unknown_user": unknown_user}  # methods once the VAEs are there
 LIKE_CHANCE = {"fit_random"}  # permuting the users does not permute a draw
 
 
@@ -93,10 +94,13 @@ def check_method(fit, split, *, like_chance):
         np.testing.assert_array_equal(one, other, err_msg="what was handed in was changed")
 
 
-@pytest.mark.parametrize("name", [*METHODS, *ALIGNERS])
+@pytest.mark.parametrize("name", [*METHODS, *OF_VAES, *ALIGNERS])
 def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, aligner_arguments):
     if name in METHODS:
         check_method(METHODS[name], split, like_chance=name in LIKE_CHANCE)
+        return
+    if name in OF_VAES:
+        check_method(OF_VAES[name](lambda domain, *, key: vaes[1]), split, like_chance=False)
         return
     fit_aligner = ALIGNERS[name]
     check_aligner(fit_aligner, aligner_arguments)
@@ -105,5 +109,7 @@ def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, al
 
 def test_the_search_finds_the_aligners_and_methods_there_are():
     assert {"fit_ridge_map", "fit_mlp_map"} <= set(ALIGNERS)
-    assert {"fit_random", "fit_popularity", "fit_ridge_counts"} <= set(METHODS)
+    assert {"fit_random", "fit_popularity", "fit_ridge_counts", "fit_item_cosine", "fit_ease", "fit_emcdr"} <= set(
+        METHODS
+    )
     assert "fit_ridge" not in {*ALIGNERS, *METHODS}  # imported there, at home elsewhere

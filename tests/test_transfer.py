@@ -11,7 +11,15 @@ from scipy import sparse
 from rec_transfer import metrics, transfer, vae
 from rec_transfer.alignment import fit_ridge_map
 from rec_transfer.baselines import fit_popularity
-from rec_transfer.transfer import fit_transfer, reasons, recommend, with_aligners
+from rec_transfer.transfer import (
+    domain_vaes,
+    fit_transfer,
+    reasons,
+    recommend,
+    same_user,
+    unknown_user,
+    with_aligners,
+)
 from rec_transfer.types import Gaussian, History
 
 KEY = jax.random.key(0)
@@ -130,6 +138,58 @@ def test_methods_hand_each_aligner_its_own_domains_and_key(monkeypatch, split, v
     method(split.train, key=jax.random.key(1))
     method(split.train, key=jax.random.key(2))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_all_that_share_the_vaes_of_a_domain_train_them_once(monkeypatch, split, vaes, vae_config):
+    trained = []
+
+    def train_vae(counts, *, key, config):
+        trained.append((id(counts), bits(key)))
+        return SimpleNamespace(model=vaes[0])
+
+    monkeypatch.setattr(transfer, "train_vae", train_vae)
+    shared = domain_vaes(vae_config)
+    methods = [unknown_user(shared), same_user(shared), *with_aligners({"same": same}, vaes=shared).values()]
+    for method in methods:
+        method(split.train, key=KEY)
+    assert [counts for counts, _ in trained] == [id(split.train.target.counts), id(split.train.source.counts)]
+    own = with_aligners({"same": same}, config=vae_config)["same"]
+    own(split.train, key=KEY)
+    assert sorted(trained[2:]) == sorted(trained[:2])  # the same models, with or without sharing
+
+
+def test_aligners_take_a_configuration_or_vaes_but_not_both(vae_config):
+    with pytest.raises(ValueError, match="config and vaes: got neither, expected one of them"):
+        with_aligners({"same": same})
+    with pytest.raises(ValueError, match="config and vaes: got both, expected one of them"):
+        with_aligners({"same": same}, config=vae_config, vaes=domain_vaes(vae_config))
+
+
+def of_target(split, vaes):
+    def vae_of(domain, *, key):
+        assert domain is split.train.target
+        return vaes[1]
+
+    return vae_of
+
+
+def test_an_unknown_user_gets_the_decoded_prior_mean_and_hence_about_the_popular_list(split, vaes):
+    scores = unknown_user(of_target(split, vaes))(split.train, key=KEY)(split.history)
+    np.testing.assert_allclose(scores, np.tile(vaes[1].decoder(jnp.zeros(2)), (60, 1)), rtol=1e-5)
+    popularity = fit_popularity(split.train, key=KEY)(split.history)
+    assert np.corrcoef(np.exp(scores[0]), popularity[0])[0, 1] > 0.6
+
+
+def test_the_same_user_row_reads_the_target_history_alone_and_is_far_above_an_unknown_user(split, vaes):
+    method = same_user(of_target(split, vaes))(split.train, key=KEY)
+    shown = History(split.history.source, split.reference)
+    scores = method(shown)
+    np.testing.assert_allclose(scores, vaes[1].decoder(vae.posterior(vaes[1], split.reference).mean), rtol=1e-5)
+    np.testing.assert_array_equal(scores, method(History(0 * split.history.source, split.reference)))
+    unknown = unknown_user(of_target(split, vaes))(split.train, key=KEY)(shown)
+    assert (ndcg(scores, split) - ndcg(unknown, split)).mean() > 0.15
+    with pytest.raises(ValueError, match=r"history.target: got None, expected target counts"):
+        method(split.history)
 
 
 # --- lists
