@@ -22,7 +22,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rec_transfer import likelihoods
+from rec_transfer.gains import GAINS, gains
 from rec_transfer.keys import named_keys
+from rec_transfer.laplace import approximate, log_marginal, log_marginal_of_all, resample
 from rec_transfer.synthetic import World, WorldConfig, common_interests
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
@@ -32,7 +34,6 @@ DRAWS = (128, 512, 2048)  # per pool and user: each further number for the users
 USERS_AT_ONCE = 100  # with the first number of draws; bounds the memory at users x draws x items floats
 MOVES, LEAPS, STEP = 10, 8, 0.25  # Hamiltonian moves per chain: nine in ten are accepted
 LARGEST_R_HAT, SMALLEST_SAMPLE = 1.05, 200
-GAINS = ("NDCG@10", "Recall@20", "posterior mean")
 
 
 class Domain(NamedTuple):
@@ -86,52 +87,24 @@ def draw_posterior(
         draws: chains per user.
     """
     keys = named_keys(key, "prior", "resample", "moves", "shown")
-    latent, private = config.latent, max(1 - config.relatedness**2, 1e-6)
-    identity = jnp.eye(latent)
+    latent, private = config.latent, 1 - config.relatedness**2
 
     def centre(interests):
         return config.relatedness * common_interests(interests, domain.rotation, domain.bends, bend=config.bend)
 
-    def approximate(observation):
-        """Precision P and shift h of $L(z) \\approx \\exp(h^\\top z - z^\\top P z / 2)$, at the mode under N(0, I)."""
-
-        def log_joint(shown):
-            return log_likelihood(shown, observation, context) - 0.5 * shown @ shown
-
-        def newton(_, shown):
-            move = -jnp.linalg.solve(jax.hessian(log_joint)(shown), jax.grad(log_joint)(shown))
-            return shown + move * jnp.minimum(1.0, 0.7 / jnp.linalg.norm(move))  # no step over the mode
-
-        mode = jax.lax.fori_loop(0, 40, newton, jnp.zeros(latent))
-        precision = -jax.hessian(log_joint)(mode) - identity
-        return precision, precision @ mode + mode
-
-    precision, shift = jax.vmap(approximate)(observations)
-    spread = jnp.linalg.inv(precision + identity / private)  # covariance of z given u and the clicks
-    users = len(shift)
-
-    def log_marginal(centre, spread, shift):
-        r"""$\log \int N(z; m, (1 - \rho^2) I)\, L(z)\, dz$ up to a constant, m the centre."""
-        pulled = shift + centre / private
-        return 0.5 * pulled @ spread @ pulled - 0.5 * centre @ centre / private
-
+    evidence = approximate(log_likelihood, observations, context, latent=latent)
+    users = len(evidence.shift)
     prior = jax.random.normal(keys["prior"], (PRIOR_DRAWS, latent))
-    centres = centre(prior)
-    # The same log-marginal for all users and prior draws at once, as one matrix product of quadratic features.
-    upper = jnp.triu_indices(latent)
-    features = jnp.concatenate([centres, centres[:, upper[0]] * centres[:, upper[1]]], axis=1)
-    quadratic = (0.5 * spread / private**2 - 0.5 * identity / private) * (2.0 - identity)
-    linear = jnp.einsum("nij,nj->ni", spread, shift) / private
-    log_weights = jnp.concatenate([linear, quadratic[:, *upper]], axis=1) @ features.T
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights, axis=1), axis=1)
-    steps = (jnp.arange(draws) + jax.random.uniform(keys["resample"], (users, 1))) / draws
-    start = prior[jnp.minimum(jax.vmap(jnp.searchsorted)(cumulative, steps * cumulative[:, -1:]), PRIOR_DRAWS - 1)]
+    log_weights = log_marginal_of_all(evidence, centre(prior), private)
+    start = prior[resample(log_weights, draws, key=keys["resample"])]
 
-    def chain(key, interest, spread, shift):
+    def chain(key, interest, evidence):
         import blackjax
 
+        evidence = jax.tree.map(lambda part: part[None], evidence)
+
         def log_density(interest):
-            return log_marginal(centre(interest), spread, shift) - 0.5 * interest @ interest
+            return log_marginal(evidence, centre(interest)[None, None], private)[0, 0] - 0.5 * interest @ interest
 
         sampler = blackjax.hmc(
             log_density, step_size=STEP, inverse_mass_matrix=jnp.ones(latent), num_integration_steps=LEAPS
@@ -142,27 +115,25 @@ def draw_posterior(
 
         return jax.lax.scan(move, sampler.init(interest), jax.random.split(key, MOVES))[0].position
 
-    chains = jax.vmap(jax.vmap(chain, (0, 0, None, None)))
-    interests = chains(jax.random.split(keys["moves"], (users, draws)), start, spread, shift)
+    chains = jax.vmap(jax.vmap(chain, (0, 0, None)))
+    interests = chains(jax.random.split(keys["moves"], (users, draws)), start, evidence)
 
+    # z given u and the evidence, axis by axis of the evidence.
     noise = jax.random.normal(keys["shown"], interests.shape)
-    pulled = shift[:, None] + centre(interests) / private
-    shown = jnp.einsum("nij,ncj->nci", spread, pulled)
-    shown += jnp.einsum("nij,ncj->nci", jnp.linalg.cholesky(spread), noise)
+    damping = 1 / (1 + private * evidence.precision)[:, None]
+    centres = jnp.einsum("nij,nci->ncj", evidence.axes, centre(interests))
+    along = damping * (private * evidence.shift[:, None] + centres) + jnp.sqrt(private * damping) * noise
+    shown = jnp.einsum("nij,ncj->nci", evidence.axes, along)
     exact = jax.vmap(jax.vmap(log_likelihood, (0, None, None)), (0, 0, None))(shown, observations, context)
-    approximation = jnp.einsum("nci,ni->nc", shown, shift)
-    approximation -= 0.5 * jnp.einsum("nci,nij,ncj->nc", shown, precision, shown)
+    approximation = jnp.sum(evidence.shift[:, None] * along - 0.5 * evidence.precision[:, None] * along**2, axis=-1)
     return Draws(interests, jax.nn.softmax(exact - approximation, axis=1))
 
 
 @partial(jax.jit, static_argnames=("config",))
 def expected_gains(posterior: Draws, domain: Domain, *, config: WorldConfig, key: Key):
-    r"""What each item is worth in a list: mean and variance over the posterior, by gain, [users, items].
+    """What each item is worth in a list: mean and variance over the posterior, by gain (see ``gains``), [users, items].
 
-    For NDCG@k $E[\mathrm{rel}_i / \mathrm{IDCG}_k(\mathrm{rel})]$, for Recall@k $E[\mathrm{rel}_i / \min(k, R)]$, R the
-    number of relevant items, and the mean of the target softmax p. The interest in the target domain and the number n
-    of scored clicks (half of all) are drawn; the clicks are integrated out: $\mathrm{rel}_i$ has the mean
-    $1 - (1 - p_i)^n$, and R is rounded from its own.
+    The interest in the target domain and the number of scored clicks (half of all, rounded up) are drawn.
     """
     keys = named_keys(key, "private", "clicks")
     common = common_interests(posterior.interests, domain.rotation, domain.bends, bend=config.bend)
@@ -171,21 +142,12 @@ def expected_gains(posterior: Draws, domain: Domain, *, config: WorldConfig, key
     probabilities = jax.nn.softmax(shown @ domain.items.T + domain.item_bias)
     activity = config.activity + config.activity_spread * jax.random.normal(keys["clicks"], common.shape[:-1])
     clicks = jnp.clip(jnp.floor(jnp.exp(activity)), config.fewest_clicks, config.most_clicks)
-    scored = jnp.ceil(clicks / 2)
-    relevant = -jnp.expm1(scored[..., None] * jnp.log1p(-probabilities))
-    number = jnp.maximum(jnp.round(relevant.sum(axis=-1)), 1).astype(int)
-    ideal = jnp.cumsum(1 / jnp.log2(jnp.arange(2.0, 12.0)))[jnp.minimum(number, 10) - 1]
-    gains = {
-        "NDCG@10": relevant / ideal[..., None],
-        "Recall@20": relevant / jnp.minimum(number, 20)[..., None],
-        "posterior mean": probabilities,
-    }
 
     def moments(gain):
         mean = jnp.einsum("nc,nci->ni", posterior.weights, gain)
         return mean, jnp.einsum("nc,nci->ni", posterior.weights, gain**2) - mean**2
 
-    return {name: moments(gain) for name, gain in gains.items()}
+    return {name: moments(gain) for name, gain in gains(probabilities, jnp.ceil(clicks / 2)).items()}
 
 
 def diagnose(means: Float[np.ndarray, "pools users items"], variances: Float[np.ndarray, "pools users items"]):

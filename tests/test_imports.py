@@ -19,18 +19,29 @@ LAYERS = (
     {"types", "naming"},
     {"keys"},
     {
-        "datasets", "event_log", "interactions", "likelihoods", "metrics", "plotting", "ridge", "synthetic",
-        "training",
+        "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "metrics", "plotting", "ridge",
+        "synthetic", "training",
     },
-    {"item_models", "log_writer", "tuning", "vae"},
-    {"alignment", "baselines", "checkpoints", "oracle"},
+    {"factor_model", "item_models", "log_writer", "tuning", "vae"},
+    {"alignment", "baselines", "checkpoints", "oracle", "shared_latents"},
     {"transfer"},
     {"evaluation"},
 )  # fmt: skip
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
 # The layers would let some of these through; the reasons do not.
-MODELS = {"vae", "item_models", "alignment", "baselines", "oracle", "checkpoints", "transfer", "evaluation"}
+MODELS = {
+    "vae",
+    "factor_model",
+    "shared_latents",
+    "item_models",
+    "alignment",
+    "baselines",
+    "oracle",
+    "checkpoints",
+    "transfer",
+    "evaluation",
+}
 TRUTH = {"synthetic", "oracle", "log_writer"}
 NEVER = {
     "training": MODELS,  # it knows nothing of recommending
@@ -40,6 +51,8 @@ NEVER = {
     "alignment": TRUTH,
     "baselines": TRUTH,
     "item_models": TRUTH,
+    "factor_model": TRUTH,
+    "shared_latents": TRUTH,
     "tuning": TRUTH | MODELS,  # it chooses among whatever it is given
     "transfer": TRUTH,
 }

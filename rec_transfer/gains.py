@@ -1,0 +1,30 @@
+"""What an item is worth in a list, given draws of a user's click probabilities: the score that a metric asks for."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+GAINS = ("NDCG@10", "Recall@20", "posterior mean")
+
+
+def gains(
+    probabilities: Float[Array, "*users draws items"], clicks: Float[Array, "*users draws"]
+) -> dict[str, Float[Array, "*users draws items"]]:
+    r"""Gain of every item by metric, for each draw.
+
+    For NDCG@k $E[\mathrm{rel}_i / \mathrm{IDCG}_k(\mathrm{rel})]$, for Recall@k $E[\mathrm{rel}_i / \min(k, R)]$, R the
+    number of relevant items; "posterior mean" is p itself. A list sorted by the posterior mean of a metric's gain
+    has the highest expected metric. The clicks are integrated out: $\mathrm{rel}_i$ has the mean $1 - (1 - p_i)^n$, and
+    R is rounded from its own.
+
+    Args:
+        probabilities: where one click falls, p.
+        clicks: how many of them the list is scored on, n.
+    """
+    relevant = -jnp.expm1(clicks[..., None] * jnp.log1p(-jnp.minimum(probabilities, 1 - 1e-6)))
+    number = jnp.maximum(jnp.round(relevant.sum(axis=-1)), 1).astype(int)
+    ideal = jnp.cumsum(1 / jnp.log2(jnp.arange(2.0, 12.0)))[jnp.minimum(number, 10) - 1]
+    return {
+        "NDCG@10": relevant / ideal[..., None],
+        "Recall@20": relevant / jnp.minimum(number, 20)[..., None],
+        "posterior mean": probabilities,
+    }
