@@ -22,11 +22,11 @@ def test_gains_are_the_simulated_ones_to_within_the_rounding_of_the_number_of_re
 
 
 def test_the_list_by_expected_gain_beats_the_list_by_mean_probability_where_the_two_differ():
-    # Two kinds of user, equally likely: a heavy clicker with four favourites and a light one with three others.
+    # Two kinds of user, equally likely: a heavy clicker with eight favourites and a light one with five others.
     wide, narrow = np.full(40, 1e-9), np.full(40, 1e-9)
-    wide[:4], narrow[20:23] = 1 / 4, 1 / 3
+    wide[:8], narrow[20:25] = 1 / 8, 1 / 5
     draws = jnp.asarray(np.stack([wide, narrow] * 5) / np.stack([wide, narrow] * 5).sum(axis=1, keepdims=True))
-    clicks = jnp.asarray([100.0, 2.0] * 5)
+    clicks = jnp.asarray([200.0, 1.0] * 5)
     found = gains(draws.astype(jnp.float32), clicks)
     by_gain, by_mean = (np.asarray(found[name].mean(axis=0)) for name in ("NDCG@10", "posterior mean"))
     rng = np.random.default_rng(1)
@@ -39,5 +39,5 @@ def test_the_list_by_expected_gain_beats_the_list_by_mean_probability_where_the_
         metrics.ndcg_at_k(metrics.ranks_of(np.tile(scores, (4000, 1)), key=key), relevant, 10).mean()
         for scores in (by_gain, by_mean)
     ]
-    assert values[0] > values[1] + 0.005
+    assert values[0] > values[1] + 0.03
     assert np.argmax(by_mean) >= 20 > np.argmax(by_gain)  # the light clicker leads by probability alone
