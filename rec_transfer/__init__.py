@@ -17,6 +17,8 @@ CONTENTS = {
     "transfer": ("fit_transfer", "domain_vaes", "with_aligners", "unknown_user", "same_user", "recommend", "reasons"),
     "baselines": ("fit_random", "fit_popularity", "fit_item_cosine", "fit_ridge_counts", "fit_ease", "fit_emcdr"),
     "tuning": ("cross_validate", "tuned"),
+    "shared_latents": ("fit_shared_latents",),
+    "oracle": ("with_oracle",),
     "evaluation": ("evaluate", "summarise", "paired_tests", "compare"),
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}
