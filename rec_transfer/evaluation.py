@@ -135,6 +135,92 @@ def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
     return tests
 
 
+def share_of_lift(
+    values, *, ceiling: str = "oracle: NDCG@10", floor: str = "popularity", metric: str = "NDCG@10", key: Key,
+    confidence: float = 0.95, resamples: int = 2000,
+):  # fmt: skip
+    r"""How much of what could be gained each method gains: $(m - \text{floor}) / (\text{ceiling} - \text{floor})$.
+
+    Means over the same users, each averaged over training seeds first. The interval is from users resampled jointly for
+    the three. With a column ``world`` in values the share is the mean over worlds, and each resample draws worlds first
+    and then users within them, so that the interval speaks of the next world too.
+
+    Args:
+        values: what ``evaluate`` returns; several of them, told apart by a column ``world``, may be stacked.
+        ceiling, floor: the methods that stand at 1 and 0.
+
+    Returns:
+        Frame with columns ``method, share, low, high``, in the order of the methods. All three are NaN where the
+        ceiling's own lift is within chance of zero in some world: a share of nothing says nothing.
+
+    Raises:
+        ValueError: a method or metric that was not evaluated.
+    """
+    import pandas as pd
+
+    worlds = [part for _, part in values.groupby("world")] if "world" in values else [values]
+    tables = [per_user(part, metric).dropna() for part in worlds]
+    for name, method in (("ceiling", ceiling), ("floor", floor)):
+        if any(method not in table for table in tables):
+            raise ValueError(f"{name}: got {method!r}, expected one of {list(tables[0])}")
+    methods = list(tables[0])
+    keys = named_keys(key, "users", "worlds")
+    rng = numpy_generator(keys["users"])
+    points, samples = [], []
+    for table in tables:
+        lift = table[methods].to_numpy() - table[[floor]].to_numpy()
+        top = methods.index(ceiling)
+        users = rng.multinomial(len(lift), np.full(len(lift), 1 / len(lift)), size=resamples) / len(lift)
+        means = users @ lift
+        if np.quantile(means[:, top], (1 - confidence) / 2) <= 0:
+            return pd.DataFrame({"method": methods, "share": np.nan, "low": np.nan, "high": np.nan})
+        points.append(lift.mean(axis=0) / lift[:, top].mean())
+        samples.append(means / means[:, [top]])
+    chosen = numpy_generator(keys["worlds"]).integers(len(tables), size=(resamples, len(tables)))
+    if len(tables) == 1:
+        spread = samples[0]
+    else:  # independent users for a world drawn twice: another row of its resamples
+        rows = rng.integers(resamples, size=chosen.shape)
+        spread = np.stack(samples)[chosen, rows].mean(axis=1)
+    low, high = np.quantile(spread, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return pd.DataFrame({"method": methods, "share": np.mean(points, axis=0), "low": low, "high": high})
+
+
+def by_group(values, groups: Mapping, *, metric: str = "NDCG@10", against: str | None = None, key: Key):
+    """Results per group of users (quiet and active, popular and rare taste, ...), as a lead where ``against`` is given.
+
+    Args:
+        values: what ``evaluate`` returns.
+        groups: user -> label (a dict or a pandas Series); users without a label are left out.
+        against: the method whose value is subtracted from every user's, None for the values themselves.
+
+    Returns:
+        Frame with columns ``method, group, users, mean, low, high``; groups in the order of their labels.
+
+    Raises:
+        ValueError: a method or metric that was not evaluated, or no user with a label.
+    """
+    import pandas as pd
+
+    table = per_user(values, metric)
+    if against is not None and against not in table:
+        raise ValueError(f"against: got {against!r}, expected one of {list(table)}")
+    label = pd.Series(dict(groups)).reindex(table.index)
+    if label.isna().all():
+        raise ValueError(
+            f"groups: got labels for none of the {len(table)} users, expected users such as {str(table.index[0])!r}"
+        )
+    if against is not None:
+        table = table.sub(table[against], axis=0)
+    rows = []
+    for group in sorted(label.dropna().unique()):
+        for method in table:
+            part = table.loc[label == group, method].dropna().to_numpy()
+            name = key_for(key_for(key, method), str(group))
+            rows.append((method, group, len(part), part.mean(), *bootstrap_interval(part, key=name)))
+    return pd.DataFrame(rows, columns=["method", "group", "users", "mean", "low", "high"])
+
+
 def compare(methods: Mapping[str, FitMethod], split: Split, *, keys: Sequence[Key] | Key, metric: str = "NDCG@10"):
     """The ranking in one call: every method's mean with interval, and its paired test against the best of them.
 

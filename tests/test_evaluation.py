@@ -10,7 +10,16 @@ from scipy.stats import kstest
 
 from rec_transfer import metrics
 from rec_transfer.baselines import fit_popularity, fit_random
-from rec_transfer.evaluation import bootstrap_interval, compare, evaluate, paired_tests, per_user, summarise
+from rec_transfer.evaluation import (
+    bootstrap_interval,
+    by_group,
+    compare,
+    evaluate,
+    paired_tests,
+    per_user,
+    share_of_lift,
+    summarise,
+)
 
 KEY = jax.random.key(0)
 KEYS = list(jax.random.split(KEY, 2))
@@ -264,3 +273,94 @@ def test_compare_takes_another_metric_and_a_single_method(split):
     scores = fit_popularity(split.train, key=KEY)(split.history)
     expected = metrics.recall_at_k(metrics.ranks_of(scores, key=KEY), split.scored.toarray(), 20)
     assert table["mean"][0] == pytest.approx(np.nanmean(expected), abs=0.02)  # up to ties
+
+
+# --- share of the oracle's lift
+
+
+def three(users, rng, method=0.3, noise=0.1):
+    """Floor .2, ceiling .4 and a method in between, on users who differ much more than the methods do."""
+    user = rng.normal(0, 0.1, users)
+    lift = rng.normal(0, noise, (3, users))
+    names, levels = ("popularity", "mine", "oracle: NDCG@10"), (0.2, method, 0.4)
+    return {name: level + user + more for name, level, more in zip(names, levels, lift, strict=True)}
+
+
+def test_the_share_is_zero_at_the_floor_one_at_the_ceiling_and_linear_in_between():
+    rng = np.random.default_rng(0)
+    table = {"popularity": rng.random(50), "oracle: NDCG@10": 2 + rng.random(50)}
+    table["mine"] = 0.25 * table["popularity"] + 0.75 * table["oracle: NDCG@10"]
+    shares = share_of_lift(long_frame(table), key=KEY).set_index("method")
+    np.testing.assert_allclose(shares.share, [0, 1, 0.75], atol=1e-12)
+    # Users are resampled jointly for all three, so what holds for every user has no spread.
+    np.testing.assert_allclose(shares.low, shares.share, atol=1e-12)
+    np.testing.assert_allclose(shares.high, shares.share, atol=1e-12)
+
+
+def test_users_are_averaged_over_seeds_before_the_share():
+    one = {"popularity": np.zeros(9), "oracle: NDCG@10": np.ones(9), "mine": np.ones(9)}
+    other = one | {"mine": np.zeros(9)}
+    values = pd.concat([long_frame(one, seed=0), long_frame(other, seed=1)])
+    assert share_of_lift(values, key=KEY).set_index("method").share["mine"] == pytest.approx(0.5)
+
+
+def test_the_interval_of_a_share_covers_it_about_as_often_as_it_says():
+    inside = []
+    for number in range(200):
+        values = long_frame(three(150, np.random.default_rng(number)))
+        row = share_of_lift(values, key=jax.random.key(number), resamples=300).set_index("method").loc["mine"]
+        inside.append(row.low < 0.5 < row.high)
+    assert 0.89 < np.mean(inside) < 0.99
+
+
+def test_worlds_are_averaged_and_the_interval_speaks_of_the_next_world():
+    rng = np.random.default_rng(1)
+    shares = (0.2, 0.5, 0.8)
+    parts = [long_frame(three(2000, rng, 0.2 + 0.2 * share, 0.01)).assign(world=w) for w, share in enumerate(shares)]
+    pooled = share_of_lift(pd.concat(parts), key=KEY).set_index("method").loc["mine"]
+    alone = [share_of_lift(part.drop(columns="world"), key=KEY).set_index("method").loc["mine"] for part in parts]
+    assert pooled.share == pytest.approx(np.mean([one.share for one in alone]))
+    assert pooled.share == pytest.approx(0.5, abs=0.01)
+    # Three worlds so far apart: the spread between them is what matters, that within is a hundredth of it.
+    assert pooled.high - pooled.low > 10 * max(one.high - one.low for one in alone)
+
+
+def test_a_share_of_nothing_is_not_reported():
+    rng = np.random.default_rng(2)
+    table = {"popularity": rng.normal(size=100), "oracle: NDCG@10": rng.normal(size=100), "mine": rng.normal(size=100)}
+    assert share_of_lift(long_frame(table), key=KEY)[["share", "low", "high"]].isna().all(axis=None)
+
+
+def test_a_share_needs_its_floor_and_its_ceiling():
+    values = long_frame({"popularity": np.zeros(5), "mine": np.ones(5)})
+    with pytest.raises(ValueError, match=r"ceiling: got 'oracle: NDCG@10', expected one of \['popularity', 'mine'\]"):
+        share_of_lift(values, key=KEY)
+    with pytest.raises(ValueError, match="floor: got 'nobody', expected one of"):
+        share_of_lift(values, ceiling="mine", floor="nobody", key=KEY)
+
+
+# --- groups of users
+
+
+def test_groups_are_averaged_apart_as_a_lead_where_asked():
+    values = long_frame({"low": [0.0, 0.1, 0.2, 0.3], "high": [1.0, 1.1, 2.2, 2.3]})
+    groups = {0: "quiet", 1: "quiet", 2: "active", 3: "active"}
+    table = by_group(values, groups, against="low", key=KEY).set_index(["method", "group"])
+    assert table.loc[("high", "quiet"), "mean"] == pytest.approx(1)
+    assert table.loc[("high", "active"), "mean"] == pytest.approx(2)
+    assert (table.users == 2).all()
+    assert (table.loc["low", "mean"] == 0).all()
+    plain = by_group(values, groups, key=KEY).set_index(["method", "group"])
+    assert plain.loc[("low", "active"), "mean"] == pytest.approx(0.25)
+    assert plain.loc[("low", "active"), "low"] >= 0.2
+
+
+def test_users_without_a_label_are_left_out_and_nobody_with_one_is_refused():
+    values = long_frame({"one": [0.0, 1.0, 5.0]})
+    table = by_group(values, {0: "a", 1: "a"}, key=KEY)
+    assert table.users.tolist() == [2]
+    assert table["mean"].tolist() == [0.5]
+    with pytest.raises(ValueError, match="groups: got labels for none of the 3 users, expected users such as '0'"):
+        by_group(values, {"nobody": "a"}, key=KEY)
+    with pytest.raises(ValueError, match="against: got 'two', expected one of"):
+        by_group(values, {0: "a"}, against="two", key=KEY)
