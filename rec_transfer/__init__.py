@@ -14,6 +14,7 @@ CONTENTS = {
     "vae": ("VAEConfig", "train_vae", "posterior"),
     "checkpoints": ("save_vae", "load_vae"),
     "alignment": ("fit_ridge_map", "fit_mlp_map"),
+    "closed_form_maps": ("fit_procrustes_map", "fit_cca_map", "fit_weighted_map"),
     "transfer": ("fit_transfer", "domain_vaes", "with_aligners", "unknown_user", "same_user", "recommend", "reasons"),
     "baselines": ("fit_random", "fit_popularity", "fit_item_cosine", "fit_ridge_counts", "fit_ease", "fit_emcdr"),
     "tuning": ("cross_validate", "tuned"),

@@ -4,6 +4,8 @@ Every one is fitted by ``fit(pairs, *, unpaired, decode, key)`` and maps ``Gauss
 map, the covariance through its slope plus the map's own residual, $A \\Sigma A^\\top + R$.
 """
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from jaxtyping import Array, Float
 
 from rec_transfer import likelihoods, training
 from rec_transfer.keys import named_keys
-from rec_transfer.ridge import fit_ridge
+from rec_transfer.ridge import Ridge, fit_ridge
 from rec_transfer.types import Gaussian, Key, Pairs, PerUser, Unpaired
 
 HIDDEN = 32
@@ -77,17 +79,21 @@ class MLPMap(nnx.Module):
         return mean @ self.coefficients[...] + self.intercept[...] + self.output(jnp.tanh(self.hidden(mean)))
 
 
-def decoded_loss(model: MLPMap, batch: Pairs, decode, *, key: Key | None, epoch) -> PerUser:
+def drawn(belief: Gaussian, *, key: Key | None) -> Float[Array, "*users latent"]:
+    """One draw per user from its posterior, by the standard deviations alone; the mean where there is no key."""
+    if key is None:
+        return belief.mean
+    spread = jnp.sqrt(jnp.diagonal(belief.covariance, axis1=-2, axis2=-1))
+    return belief.mean + spread * jax.random.normal(key, belief.mean.shape)
+
+
+def decoded_loss(model: nnx.Module, batch: Pairs, decode, *, key: Key | None, epoch) -> PerUser:
     """Negative log-likelihood, in nats, of a user's target clicks under the decoded mapped interest.
 
     While training the source interest is a draw from its posterior, which keeps a network from leaning on
     differences the encoder itself is not sure of.
     """
-    latent = batch.source.mean
-    if key is not None:
-        spread = jnp.sqrt(jnp.diagonal(batch.source.covariance, axis1=-2, axis2=-1))
-        latent = latent + spread * jax.random.normal(key, latent.shape)
-    return -likelihoods.multinomial_log_likelihood(decode(model(latent)), batch.counts)
+    return -likelihoods.multinomial_log_likelihood(decode(model(drawn(batch.source, key=key))), batch.counts)
 
 
 class MeanMap(nnx.Module):
@@ -100,10 +106,60 @@ class MeanMap(nnx.Module):
     def mean(self, mean):
         return sum(network(mean) for network in self.networks) / len(self.networks)
 
+    def slope(self, mean: Float[Array, "users latent_s"]) -> Float[Array, "users latent_t latent_s"]:
+        return jax.vmap(jax.jacfwd(self.mean))(mean)
+
     def __call__(self, belief: Gaussian) -> Gaussian:
-        slope = jax.vmap(jax.jacfwd(self.mean))(belief.mean)
+        slope = self.slope(belief.mean)
         covariance = slope @ belief.covariance @ jnp.swapaxes(slope, -1, -2)
         return Gaussian(self.mean(belief.mean), covariance + self.residual[...])
+
+
+def mean_map(networks: Sequence[nnx.Module], pairs: Pairs, held_out: Float[np.ndarray, "pairs latent"]) -> MeanMap:
+    """The average of networks, with the residual covariance that their held-out predictions of the pairs leave."""
+    average = MeanMap(networks, np.zeros(pairs.target.covariance.shape[1:]))
+    residual = residual_covariance(pairs, held_out, np.asarray(average.slope(pairs.source.mean)))
+    average.residual = nnx.Param(jnp.asarray(residual, jnp.float32))
+    return average
+
+
+def folds(users: int, *, key: Key) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The rows dealt into five folds: (all rows but the fold's, the fold's) for each.
+
+    Raises:
+        ValueError: fewer than five rows.
+    """
+    if users < FOLDS:
+        raise ValueError(f"pairs: got {users} users, expected at least {FOLDS}, one for each fold")
+    order = np.asarray(jax.random.permutation(key, users))
+    return [(np.setdiff1d(order, fold), fold) for fold in np.array_split(order, FOLDS)]
+
+
+def average_over_folds(pairs: Pairs, train: Callable[..., nnx.Module], *, key: Key) -> MeanMap:
+    """Networks each trained without one fold of the pairs, averaged; what they say of that fold gives the residual.
+
+    Args:
+        pairs: the overlapping users; dealt into five folds.
+        train: ``train(start, seen, unseen, *, key) -> network``: from the ridge map of the pairs seen (all but the
+            fold) grow a network that maps means [users, latent], to be stopped by the pairs unseen (the fold).
+
+    Raises:
+        ValueError: fewer than five pairs.
+    """
+    keys = named_keys(key, "folds", "networks")
+    dealt = folds(len(pairs.counts), key=keys["folds"])
+    networks, held_out = [], np.zeros(pairs.target.mean.shape)
+    for (rest, fold), key in zip(dealt, jax.random.split(keys["networks"], FOLDS), strict=True):
+        seen, unseen = rows_of(pairs, rest), rows_of(pairs, fold)
+        network = train(fit_ridge(seen.source.mean, seen.target.mean), seen, unseen, key=key)
+        networks.append(network)
+        held_out[fold] = network(unseen.source.mean)
+    return mean_map(networks, pairs, held_out)
+
+
+def rows_of(tree, rows):
+    """The same rows of every array of a pytree."""
+    return jax.tree.map(lambda array: array[rows], tree)
 
 
 def fit_mlp_map(
@@ -122,15 +178,10 @@ def fit_mlp_map(
     explain the target *clicks* through the frozen decoder, and the epoch that best explains the fold left out is kept.
     The fold's predictions give the residual covariance.
     """
-    keys = named_keys(key, "folds", "networks")
-    order = np.asarray(jax.random.permutation(keys["folds"], len(pairs.counts)))
-    networks, held_out = [], np.zeros(pairs.target.mean.shape)
-    for fold, key in zip(np.array_split(order, FOLDS), jax.random.split(keys["networks"], FOLDS), strict=True):
+
+    def train(start: Ridge, seen: Pairs, unseen: Pairs, *, key: Key) -> MLPMap:
         keys = named_keys(key, "initialise", "train")
-        rest = np.setdiff1d(order, fold)
-        seen, unseen = (jax.tree.map(lambda array, rows=rows: array[rows], pairs) for rows in (rest, fold))
-        start = fit_ridge(seen.source.mean, seen.target.mean)
-        fitted = training.fit(
+        return training.fit(
             MLPMap(start.coefficients, start.intercept, key=keys["initialise"]),
             decoded_loss,
             seen,
@@ -141,10 +192,6 @@ def fit_mlp_map(
             batch_size=50,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-        )
-        networks.append(fitted.model)
-        held_out[fold] = fitted.model(unseen.source.mean)
-    average = MeanMap(networks, np.zeros(pairs.target.covariance.shape[1:]))
-    slopes = np.asarray(jax.vmap(jax.jacfwd(average.mean))(pairs.source.mean))
-    average.residual = nnx.Param(jnp.asarray(residual_covariance(pairs, held_out, slopes), jnp.float32))
-    return average
+        ).model
+
+    return average_over_folds(pairs, train, key=key)

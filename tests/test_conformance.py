@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from rec_transfer import alignment, baselines
+from rec_transfer import alignment, baselines, closed_form_maps
 from rec_transfer.transfer import fit_transfer, unknown_user
 from rec_transfer.types import Gaussian, History
 
@@ -18,7 +18,8 @@ def fits_of(module):
     }  # fmt: skip
 
 
-ALIGNERS, METHODS = fits_of(alignment), fits_of(baselines)
+ALIGNERS = fits_of(alignment) | fits_of(closed_form_maps)
+METHODS = fits_of(baselines)
 OF_VAES = {"unknown_user": unknown_user}  # methods once the VAEs are there
 LIKE_CHANCE = {"fit_random"}  # permuting the users does not permute a draw
 
@@ -109,6 +110,7 @@ def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, al
 
 def test_the_search_finds_the_aligners_and_methods_there_are():
     assert {"fit_ridge_map", "fit_mlp_map"} <= set(ALIGNERS)
+    assert {"fit_procrustes_map", "fit_cca_map", "fit_weighted_map"} <= set(ALIGNERS)
     assert {"fit_random", "fit_popularity", "fit_ridge_counts", "fit_item_cosine", "fit_ease", "fit_emcdr"} <= set(
         METHODS
     )

@@ -17,13 +17,14 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 # all of them, and none of them may import it.
 LAYERS = (
     {"types", "naming"},
-    {"keys"},
+    {"keys", "memo"},
     {
-        "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "metrics", "plotting", "ridge",
+        "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "metrics", "plotting", "ridge",
         "synthetic", "training",
     },
     {"factor_model", "item_models", "log_writer", "tuning", "vae"},
-    {"alignment", "baselines", "checkpoints", "oracle", "shared_latents"},
+    {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents"},
+    {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
     {"evaluation"},
 )  # fmt: skip
@@ -34,8 +35,13 @@ MODELS = {
     "vae",
     "factor_model",
     "shared_latents",
+    "gaussian_process",
     "item_models",
     "alignment",
+    "closed_form_maps",
+    "distribution_maps",
+    "kernel_maps",
+    "network_maps",
     "baselines",
     "oracle",
     "checkpoints",
@@ -45,14 +51,20 @@ MODELS = {
 TRUTH = {"synthetic", "oracle", "log_writer"}
 NEVER = {
     "training": MODELS,  # it knows nothing of recommending
+    "calibration": MODELS | {"training"},
     "metrics": MODELS | {"training"},  # judges and pictures are independent of what they show
     "plotting": MODELS | {"training"},
     "vae": TRUTH,  # a method that could look into the world would prove nothing
     "alignment": TRUTH,
+    "closed_form_maps": TRUTH,
+    "distribution_maps": TRUTH,
+    "kernel_maps": TRUTH,
+    "network_maps": TRUTH,
     "baselines": TRUTH,
     "item_models": TRUTH,
     "factor_model": TRUTH,
     "shared_latents": TRUTH,
+    "gaussian_process": TRUTH,
     "tuning": TRUTH | MODELS,  # it chooses among whatever it is given
     "transfer": TRUTH,
 }
