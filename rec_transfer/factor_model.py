@@ -4,6 +4,7 @@ It is the linear-decoder relative of the VAE, with each user's posterior compute
 encoder: slower per user, but nothing is lost to amortisation.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from jaxtyping import Array, Float
 from scipy import sparse
 
 from rec_transfer import likelihoods
-from rec_transfer.keys import named_keys
+from rec_transfer.keys import key_for, named_keys
 from rec_transfer.laplace import Evidence, approximate, belief
-from rec_transfer.types import Counts, Gaussian, Key, Logits
+from rec_transfer.memo import once_per_key
+from rec_transfer.types import Counts, Gaussian, Interactions, Key, Logits
 
 ROUNDS = 10
 STEPS = 20  # gradient steps on the items per round
@@ -87,6 +89,15 @@ def fit_factor_model(counts: sparse.csr_array, *, latent: int = 8, key: Key) -> 
         # The step size falls to almost nothing, so that the last rounds average the sampling noise out.
         model = _round(model, dense, 0.03 * (1 - number / ROUNDS) + 1e-3, key=key)
     return model
+
+
+def domain_factor_models(latent: int = 8) -> Callable[..., FactorModel]:
+    """The factor models of every domain, ``f(domain, *, key)``: fitted when first asked for, then remembered."""
+
+    def model_of(domain: Interactions, *, key: Key) -> FactorModel:
+        return fit_factor_model(domain.counts, latent=latent, key=key_for(key, domain.domain))
+
+    return once_per_key(model_of)
 
 
 def _start(counts, latent, key) -> FactorModel:

@@ -1,9 +1,16 @@
 """What an item is worth in a list, given draws of a user's click probabilities: the score that a metric asks for."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rec_transfer.keys import named_keys
+from rec_transfer.types import Key
+
 GAINS = ("NDCG@10", "Recall@20", "posterior mean")
+USERS_AT_ONCE = 50  # bounds the memory at users x draws x items floats
 
 
 def gains(
@@ -28,3 +35,22 @@ def gains(
         "Recall@20": relevant / jnp.minimum(number, 20)[..., None],
         "posterior mean": probabilities,
     }
+
+
+@jax.jit
+def expected_gains(
+    decode: Callable, interests: Float[Array, "users draws latent"], clicks: Float[Array, " anybody"], *, key: Key
+) -> dict[str, Float[Array, "users items"]]:
+    """Mean gain of every item over draws of the user's interest: scores to rank by, one set per metric.
+
+    Args:
+        decode: a pytree that maps interests to logits, such as a ``FactorModel``.
+        interests: equally weighted draws.
+        clicks: numbers of clicks of other users, of which each draw gets one: how many the list will be scored on.
+    """
+    number = jax.random.choice(named_keys(key, "clicks")["clicks"], clicks, (interests.shape[1],))
+
+    def one(draws):
+        return jax.tree.map(lambda gain: gain.mean(axis=0), gains(jax.nn.softmax(decode(draws)), number))
+
+    return jax.lax.map(one, interests, batch_size=USERS_AT_ONCE)

@@ -16,17 +16,17 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from rec_transfer import training
-from rec_transfer.factor_model import FactorModel, evidence_of, fit_factor_model
-from rec_transfer.gains import gains
-from rec_transfer.keys import key_for, named_keys
+from rec_transfer.factor_model import FactorModel, domain_factor_models, evidence_of
+from rec_transfer.gains import expected_gains
+from rec_transfer.keys import named_keys
 from rec_transfer.laplace import Evidence, belief, log_marginal, log_marginal_of_all, no_evidence, resample
 from rec_transfer.ridge import fit_ridge
-from rec_transfer.types import Gaussian, History, Interactions, Key, PerUser, TrainingData
+from rec_transfer.types import Gaussian, History, Key, PerUser, TrainingData
 
 HIDDEN = 64
 SAMPLES = 16  # of u per user and step: the importance-weighted bound
 PAIR_WEIGHT = 5.0  # an overlapping user counts as five: nobody else tells how the domains hang together
-PRIOR_DRAWS, DRAWS = 2**15, 200
+PRIOR_DRAWS, DRAWS = 2**15, 400
 USERS_AT_ONCE = 50
 
 
@@ -115,7 +115,7 @@ def fit_shared_latents(
     *,
     key: Key,
     latent: int = 8,
-    epochs: int = 120,
+    epochs: int = 240,
     learning_rate: float = 3e-3,
     weight_decay: float = 1e-2,
     factor_models: Callable[..., FactorModel] | None = None,
@@ -143,20 +143,6 @@ def fit_shared_latents(
     )  # fmt: skip
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
     return SharedTransfer(here, there, fitted.model, jnp.asarray(clicks), keys["score"])
-
-
-def domain_factor_models(latent: int = 8) -> Callable[..., FactorModel]:
-    """The factor models of every domain: fitted when first asked for, once per key, then remembered."""
-    fitted: dict[tuple, tuple[Interactions, FactorModel]] = {}
-
-    def model_of(domain: Interactions, *, key: Key) -> FactorModel:
-        name = (id(domain), jax.random.key_data(key).tobytes())
-        if name not in fitted:  # the domain is kept beside its model, so that its id is not given to another
-            model = fit_factor_model(domain.counts, latent=latent, key=key_for(key, domain.domain))
-            fitted[name] = domain, model
-        return fitted[name][1]
-
-    return model_of
 
 
 def _users(train: TrainingData, source: FactorModel, target: FactorModel) -> tuple[Users, np.ndarray]:
@@ -199,8 +185,7 @@ class SharedTransfer(NamedTuple):
 
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
         """Scores [users, items]: the expected gain of every item for the metric named."""
-        draws = self.believe(history)
-        return np.asarray(_expected(self.target, draws, self.clicks, self.key)[gain])
+        return np.asarray(expected_gains(self.target, self.believe(history), self.clicks, key=self.key)[gain])
 
 
 @jax.jit
@@ -217,13 +202,3 @@ def _draw(model: SharedLatents, evidence: Evidence, key: Key):
         return shown[rows[0]] + noise
 
     return jax.lax.map(chunk, evidence, batch_size=USERS_AT_ONCE)
-
-
-@jax.jit
-def _expected(target: FactorModel, draws, clicks, key: Key):
-    number = jax.random.choice(named_keys(key, "clicks")["clicks"], clicks, (draws.shape[1],))
-
-    def one(draws):
-        return jax.tree.map(lambda gain: gain.mean(axis=0), gains(jax.nn.softmax(target(draws)), number))
-
-    return jax.lax.map(one, draws, batch_size=USERS_AT_ONCE)

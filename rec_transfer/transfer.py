@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
 from rec_transfer.keys import key_for
+from rec_transfer.memo import once_per_key
 from rec_transfer.types import (
     Aligner,
     FitAligner,
@@ -65,15 +65,11 @@ def domain_vaes(config: VAEConfig) -> DomainVAEs:
 
     A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or on who asks.
     """
-    trained: dict[tuple, tuple[Interactions, VAE]] = {}
 
     def vae_of(domain: Interactions, *, key: Key) -> VAE:
-        name = (id(domain), jax.random.key_data(key).tobytes())
-        if name not in trained:  # the domain is kept beside its model, so that its id is not given to another
-            trained[name] = (domain, train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model)
-        return trained[name][1]
+        return train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model
 
-    return vae_of
+    return once_per_key(vae_of)
 
 
 def with_aligners(
@@ -139,6 +135,26 @@ def same_user(vaes: DomainVAEs) -> FitMethod:
             return np.asarray(model.decoder(posterior(model, history.target).mean))
 
         return score
+
+    return fit
+
+
+def averaged(methods: Mapping[str, FitMethod]) -> FitMethod:
+    """The mean of several methods' scores, all fitted with one key.
+
+    For scores that are expected gains (``shared_latents``, ``gaussian_process``) it is the expected gain under the
+    equal mixture of their posteriors: what one is wrong about, another may not be. Scores in different units have no
+    mean worth ranking by.
+
+    Raises:
+        ValueError: no method.
+    """
+    if not methods:
+        raise ValueError("methods: got none, expected at least one to average")
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        scorers = [fit_one(train, key=key) for fit_one in methods.values()]
+        return lambda history: np.mean([scorer(history) for scorer in scorers], axis=0)
 
     return fit
 

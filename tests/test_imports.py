@@ -19,8 +19,8 @@ LAYERS = (
     {"types", "naming"},
     {"keys", "memo"},
     {
-        "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "metrics", "plotting", "ridge",
-        "synthetic", "training",
+        "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "metrics",
+        "plotting", "ridge", "synthetic", "training",
     },
     {"factor_model", "item_models", "log_writer", "tuning", "vae"},
     {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents"},

@@ -9,15 +9,20 @@ import argparse
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 
 import jax
 import pandas as pd
 
-from rec_transfer import baselines, evaluation, oracle, shared_latents, synthetic, transfer
+from rec_transfer import alignment, baselines, evaluation, oracle, synthetic, transfer
+from rec_transfer.factor_model import domain_factor_models
+from rec_transfer.gaussian_process import fit_gaussian_process
 from rec_transfer.interactions import cold_start
 from rec_transfer.keys import named_keys
+from rec_transfer.memo import once_per_key
+from rec_transfer.shared_latents import fit_shared_latents
 from rec_transfer.vae import VAEConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,14 +34,12 @@ COLUMNS = ["world", "source", "target", "method", "seed", "metric", "value", "lo
 
 def ladder(world: synthetic.World | None) -> dict:
     """Every rung, lowest first; the oracle's need the world."""
-    from rec_transfer import alignment
-
     vaes = transfer.domain_vaes(VAEConfig())
-    factor_models = shared_latents.domain_factor_models()
-
-    def fit_shared_latents(train, *, key):
-        return shared_latents.fit_shared_latents(train, key=key, factor_models=factor_models)
-
+    factor_models = domain_factor_models()
+    both = {
+        "Gaussian process": once_per_key(partial(fit_gaussian_process, factor_models=factor_models)),
+        "shared + private latents": once_per_key(partial(fit_shared_latents, factor_models=factor_models)),
+    }
     rungs = {
         "random": baselines.fit_random,
         "popularity": baselines.fit_popularity,
@@ -49,7 +52,10 @@ def ladder(world: synthetic.World | None) -> dict:
     rungs |= transfer.with_aligners(
         {"VAE + ridge map": alignment.fit_ridge_map, "VAE + MLP map": alignment.fit_mlp_map}, vaes=vaes
     )
-    rungs |= {"shared + private latents": fit_shared_latents, "ceiling: same user": transfer.same_user(vaes)}
+    rungs |= both | {
+        "shared latents + process": transfer.averaged(both),
+        "ceiling: same user": transfer.same_user(vaes),
+    }
     return rungs | (oracle.with_oracle(world) if world is not None else {})
 
 
