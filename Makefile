@@ -13,7 +13,7 @@ export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES ?= none
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help case-study test test-portable unit notebooks-check lab notebooks student data text lint lock clean
+.PHONY: help case-study test test-portable unit notebooks-check evidence lab notebooks student data text lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ notebooks-check: $(STAMP)
 
 test-portable: $(STAMP)  ## `make test` once more on the oldest instruction set, to prove the tolerances
 	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache-portable $(MAKE) test
+
+evidence: $(STAMP)  ## share of the oracle's lift, films to books, bent and linear worlds, five seeds (ALL=1: six directions)
+	@$(BIN)/python tools/evidence.py $(if $(ALL),--all)
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

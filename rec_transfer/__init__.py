@@ -30,7 +30,7 @@ CONTENTS = {
     "shared_latents": ("fit_shared_latents",),
     "gaussian_process": ("fit_gaussian_process",),
     "oracle": ("with_oracle",),
-    "evaluation": ("evaluate", "summarise", "paired_tests", "compare"),
+    "evaluation": ("evaluate", "summarise", "paired_tests", "share_of_lift", "compare"),
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}
 __all__ = list(_HOME)

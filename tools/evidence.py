@@ -16,7 +16,16 @@ from pathlib import Path
 import jax
 import pandas as pd
 
-from rec_transfer import alignment, baselines, evaluation, oracle, synthetic, transfer
+from rec_transfer import (
+    alignment,
+    baselines,
+    closed_form_maps,
+    distribution_maps,
+    evaluation,
+    oracle,
+    synthetic,
+    transfer,
+)
 from rec_transfer.factor_model import domain_factor_models
 from rec_transfer.gaussian_process import fit_gaussian_process
 from rec_transfer.interactions import cold_start
@@ -50,7 +59,18 @@ def ladder(world: synthetic.World | None) -> dict:
         "VAE, unknown user": transfer.unknown_user(vaes),
     }
     rungs |= transfer.with_aligners(
-        {"VAE + ridge map": alignment.fit_ridge_map, "VAE + MLP map": alignment.fit_mlp_map}, vaes=vaes
+        {
+            "VAE + Wasserstein-2, no pairs": distribution_maps.fit_wasserstein_map,
+            "VAE + CORAL, no pairs": distribution_maps.fit_coral_map,
+            "VAE + MMD": distribution_maps.fit_mmd_map,
+            "VAE + adversary": distribution_maps.fit_adversarial_map,
+            "VAE + Procrustes": closed_form_maps.fit_procrustes_map,
+            "VAE + CCA": closed_form_maps.fit_cca_map,
+            "VAE + ridge map": alignment.fit_ridge_map,
+            "VAE + weighted map": closed_form_maps.fit_weighted_map,
+            "VAE + MLP map": alignment.fit_mlp_map,
+        },
+        vaes=vaes,
     )
     rungs |= both | {
         "shared latents + process": transfer.averaged(both),
@@ -99,6 +119,7 @@ def main(everything: bool, seeds: tuple[int, ...], name: str) -> None:
     domains = synthetic.WorldConfig().domains
     directions = list(permutations(domains, 2)) if everything else [domains[:2]]
     cells = list(product(WORLDS, seeds))
+    pd.set_option("display.width", 200, "display.max_columns", None)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as workers:
         values = pd.concat(workers.map(cell, *zip(*cells, strict=True), [directions] * len(cells)), ignore_index=True)
     rows, shares = tables(values)
