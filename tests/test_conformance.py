@@ -1,11 +1,16 @@
 """What every aligner and every method must do, found by name: one that is added is tested without a line here."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from rec_transfer import alignment, baselines, closed_form_maps
-from rec_transfer.transfer import fit_transfer, unknown_user
+from rec_transfer.gaussian_process import fit_gaussian_process
+from rec_transfer.oracle import with_oracle
+from rec_transfer.shared_latents import fit_shared_latents
+from rec_transfer.transfer import averaged, fit_transfer, unknown_user
 from rec_transfer.types import Gaussian, History
 
 KEY = jax.random.key(21)
@@ -21,6 +26,11 @@ def fits_of(module):
 ALIGNERS = fits_of(alignment) | fits_of(closed_form_maps)
 METHODS = fits_of(baselines)
 OF_VAES = {"unknown_user": unknown_user}  # methods once the VAEs are there
+WITH_LATENTS = {
+    "fit_shared_latents": partial(fit_shared_latents, latent=2, epochs=5),
+    "fit_gaussian_process": partial(fit_gaussian_process, latent=2),
+    "averaged": averaged({"one": baselines.fit_popularity, "two": partial(fit_gaussian_process, latent=2)}),
+}
 LIKE_CHANCE = {"fit_random"}  # permuting the users does not permute a draw
 
 
@@ -95,10 +105,10 @@ def check_method(fit, split, *, like_chance):
         np.testing.assert_array_equal(one, other, err_msg="what was handed in was changed")
 
 
-@pytest.mark.parametrize("name", [*METHODS, *OF_VAES, *ALIGNERS])
+@pytest.mark.parametrize("name", [*METHODS, *WITH_LATENTS, *OF_VAES, *ALIGNERS])
 def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, aligner_arguments):
-    if name in METHODS:
-        check_method(METHODS[name], split, like_chance=name in LIKE_CHANCE)
+    if name in {**METHODS, **WITH_LATENTS}:
+        check_method((METHODS | WITH_LATENTS)[name], split, like_chance=name in LIKE_CHANCE)
         return
     if name in OF_VAES:
         check_method(OF_VAES[name](lambda domain, *, key: vaes[1]), split, like_chance=False)
@@ -106,6 +116,10 @@ def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, al
     fit_aligner = ALIGNERS[name]
     check_aligner(fit_aligner, aligner_arguments)
     check_method(lambda train, *, key: fit_transfer(train, fit_aligner, *vaes, key=key), split, like_chance=False)
+
+
+def test_the_oracle_keeps_the_contract_of_a_method_up_to_its_draws(split, world):
+    check_method(with_oracle(world)["oracle: NDCG@10"], split, like_chance=True)
 
 
 def test_the_search_finds_the_aligners_and_methods_there_are():
