@@ -15,6 +15,9 @@ CONTENTS = {
     "checkpoints": ("save_vae", "load_vae"),
     "alignment": ("fit_ridge_map", "fit_mlp_map"),
     "closed_form_maps": ("fit_procrustes_map", "fit_cca_map", "fit_weighted_map"),
+    "distribution_maps": ("fit_wasserstein_map", "fit_coral_map", "fit_mmd_map", "fit_adversarial_map"),
+    "kernel_maps": ("fit_kernel_ridge_map", "fit_gaussian_process_map"),
+    "network_maps": ("fit_contrastive_map", "fit_bridge_map"),
     "transfer": (
         "fit_transfer",
         "domain_vaes",

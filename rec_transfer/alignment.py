@@ -75,7 +75,7 @@ class MLPMap(nnx.Module):
         self.hidden = nnx.Linear(inputs, HIDDEN, rngs=nnx.Rngs(keys["hidden"]))
         self.output = nnx.Linear(HIDDEN, outputs, rngs=nnx.Rngs(keys["output"]), kernel_init=nnx.initializers.zeros)
 
-    def __call__(self, mean: Float[Array, "*users latent"]) -> Float[Array, "*users latent"]:
+    def __call__(self, mean: Float[Array, "*users latent_s"]) -> Float[Array, "*users latent_t"]:
         return mean @ self.coefficients[...] + self.intercept[...] + self.output(jnp.tanh(self.hidden(mean)))
 
 
@@ -87,7 +87,7 @@ def drawn(belief: Gaussian, *, key: Key | None) -> Float[Array, "*users latent"]
     return belief.mean + spread * jax.random.normal(key, belief.mean.shape)
 
 
-def decoded_loss(model: nnx.Module, batch: Pairs, decode, *, key: Key | None, epoch) -> PerUser:
+def decoded_loss(model: Callable, batch: Pairs, decode, *, key: Key | None, epoch) -> PerUser:
     """Negative log-likelihood, in nats, of a user's target clicks under the decoded mapped interest.
 
     While training the source interest is a draw from its posterior, which keeps a network from leaning on

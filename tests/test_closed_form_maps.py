@@ -209,7 +209,7 @@ def test_the_weighted_map_beats_ridge_where_some_users_are_known_better():
 
 def test_the_weighted_map_finds_the_matrix_that_shrunk_means_hide():
     # Target means are shrunk by their prior, more than half: ridge learns the shrunk relation, EM the interests'.
-    pairs, _ = exact_posteriors(1500, noise=(1.0, 1.5), seed=2)
+    pairs, _ = exact_posteriors(3000, noise=(0.7, 1.2), seed=2)
     weighted, ridge = (
         np.linalg.norm(np.asarray(aligner.coefficients[...]) - 0.8 * ROTATION) / np.linalg.norm(0.8 * ROTATION)
         for aligner in (fit_weighted_map(pairs, key=KEY), fit_ridge_map(pairs))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from rec_transfer import alignment, baselines, closed_form_maps
+from rec_transfer import alignment, baselines, closed_form_maps, distribution_maps, kernel_maps, network_maps
 from rec_transfer.gaussian_process import fit_gaussian_process
 from rec_transfer.oracle import with_oracle
 from rec_transfer.shared_latents import fit_shared_latents
@@ -23,7 +23,11 @@ def fits_of(module):
     }  # fmt: skip
 
 
-ALIGNERS = fits_of(alignment) | fits_of(closed_form_maps)
+ALIGNERS = {
+    name: fit
+    for module in (alignment, closed_form_maps, distribution_maps, kernel_maps, network_maps)
+    for name, fit in fits_of(module).items()
+}
 METHODS = fits_of(baselines)
 OF_VAES = {"unknown_user": unknown_user}  # methods once the VAEs are there
 WITH_LATENTS = {
@@ -125,6 +129,10 @@ def test_the_oracle_keeps_the_contract_of_a_method_up_to_its_draws(split, world)
 def test_the_search_finds_the_aligners_and_methods_there_are():
     assert {"fit_ridge_map", "fit_mlp_map"} <= set(ALIGNERS)
     assert {"fit_procrustes_map", "fit_cca_map", "fit_weighted_map"} <= set(ALIGNERS)
+    assert {"fit_wasserstein_map", "fit_coral_map", "fit_mmd_map", "fit_adversarial_map"} <= set(ALIGNERS)
+    assert {"fit_kernel_ridge_map", "fit_gaussian_process_map", "fit_contrastive_map", "fit_bridge_map"} <= set(
+        ALIGNERS
+    )
     assert {"fit_random", "fit_popularity", "fit_ridge_counts", "fit_item_cosine", "fit_ease", "fit_emcdr"} <= set(
         METHODS
     )
