@@ -241,10 +241,10 @@ def adversarial_loss(models, batch: Unpaired | Pairs, context, *, key: Key | Non
 
 
 def fit_adversarial_map(
-    pairs: Pairs, *, unpaired: Unpaired | None = None, decode, key: Key, pair_weight: float = 1.0, epochs: int = 60
+    pairs: Pairs, *, unpaired: Unpaired | None = None, decode, key: Key, pair_weight: float = 1.0, epochs: int = 40
 ) -> MeanMap:
     """The same against a discriminator in place of a kernel: map until it cannot tell mapped interests from real ones.
 
-    Arguments, start, folds and errors are those of ``fit_mmd_map``.
+    Arguments, start, folds and errors: as for ``fit_mmd_map``.
     """
     return _fit_trained(adversarial_loss, pairs, unpaired, decode, pair_weight, epochs, key=key)

@@ -142,21 +142,24 @@ def test_cca_carries_the_shared_directions_alone():
     assert miss < 0.99 * ridge_miss
 
 
-def test_an_invertible_linear_change_of_either_side_leaves_cca_where_it_was():
-    pairs, new = shared_directions(80), np.random.default_rng(3).normal(size=(5, 4))
+@pytest.mark.parametrize("seed", range(5))
+def test_an_invertible_linear_change_of_either_side_leaves_cca_where_it_was(seed):
+    pairs, new = shared_directions(40, noise=1.0, seed=seed), np.random.default_rng(3).normal(size=(5, 4))
     x, y = (np.asarray(side.mean, float) for side in (pairs.source, pairs.target))
-    change, other = (np.eye(4) + 0.3 * np.random.default_rng(seed).normal(size=(4, 4)) for seed in (4, 5))
+    change, other = (np.eye(4) + 0.3 * np.random.default_rng(number).normal(size=(4, 4)) for number in (4, 5))
+    other = np.diag([1.0, 1.0, 10.0, 10.0]) @ other  # what is not shared dwarfs what is
     here = fit_cca_map(pairs, key=KEY)(gaussian(new, np.eye(4))).mean
     there = fit_cca_map(pairs_of(3 * x @ change, y @ other), key=KEY)(gaussian(3 * new @ change, np.eye(4))).mean
-    np.testing.assert_allclose(there, here @ other, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(there, here @ other, rtol=1e-3, atol=1e-3)
 
 
 def test_cca_passes_over_a_latent_that_never_moves():
     pairs = noisy()
     dead = pairs_of(np.asarray(pairs.source.mean) * [1, 1, 0], np.asarray(pairs.target.mean) * [1, 0, 1])
-    mapped = fit_cca_map(dead, key=KEY)(pairs.source)
-    assert np.isfinite(mapped.mean).all()
-    np.testing.assert_allclose(mapped.mean[:, 1], 0.0, atol=1e-5)
+    coefficients = np.asarray(fit_cca_map(dead, key=KEY).coefficients[...])
+    np.testing.assert_allclose(coefficients[2], 0.0, atol=1e-6)
+    np.testing.assert_allclose(coefficients[:, 1], 0.0, atol=1e-6)
+    assert np.abs(coefficients).max() > 0.3
 
 
 # --- errors in both variables

@@ -144,7 +144,7 @@ def test_with_certain_inputs_it_is_the_ordinary_gaussian_process(pairs):
     y = np.asarray(pairs.target.mean, float) / (1 - s)  # the prior divided out, s / (1 - s) of noise left
     for latent in (0, 1):
         length, amplitude = (float(part[latent]) for part in (fitted.lengths, fitted.amplitudes))
-        kernel = ConstantKernel(0.5) * DotProduct(0.0) + ConstantKernel(amplitude) * RBF(length)
+        kernel = ConstantKernel(0.5) * DotProduct(1e-6) + ConstantKernel(amplitude) * RBF(length)
         found = np.asarray(fitted(certain.source).mean[:, latent])
         close = []
         for noise in (0.1, 0.3, 1.0):  # of the map: the one of the highest marginal likelihood
