@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 2
-EXPORT := --quiet --all-extras --no-emit-project --no-annotate --no-header
+EXPORT := --quiet --all-extras --no-extra bench --no-emit-project --no-annotate --no-header
 
 # Programs compiled once are kept: most of a small run is compilation (the folder is safe to delete).
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/build/jax-cache
