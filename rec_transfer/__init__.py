@@ -33,6 +33,11 @@ CONTENTS = {
     "shared_latents": ("fit_shared_latents",),
     "gaussian_process": ("fit_gaussian_process",),
     "oracle": ("with_oracle",),
+    "datasets": ("fetch",),
+    "loaders": ("read_ratings", "read_cdrib_pair", "read_movielens"),
+    "protocols": ("leave_last_out", "leave_last_rows", "cold_start_rows", "summarise_rows"),
+    "audit": ("identical_audiences", "duplicated_users", "rows_in_training", "without_leaks"),
+    "twins": ("write_cdrib_pair", "write_ratings"),
     "evaluation": ("evaluate", "summarise", "paired_tests", "share_of_lift", "compare"),
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}

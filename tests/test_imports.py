@@ -17,12 +17,12 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 # all of them, and none of them may import it.
 LAYERS = (
     {"types", "naming"},
-    {"keys", "memo"},
+    {"keys", "memo", "tables"},
     {
-        "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "metrics",
-        "plotting", "ridge", "synthetic", "training",
+        "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "loaders",
+        "metrics", "plotting", "ridge", "synthetic", "training",
     },
-    {"factor_model", "item_models", "log_writer", "tuning", "vae"},
+    {"audit", "factor_model", "item_models", "log_writer", "protocols", "tuning", "twins", "vae"},
     {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents"},
     {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
@@ -48,12 +48,14 @@ MODELS = {
     "transfer",
     "evaluation",
 }
-TRUTH = {"synthetic", "oracle", "log_writer"}
+TRUTH = {"synthetic", "oracle", "log_writer", "twins"}
 NEVER = {
     "training": MODELS,  # it knows nothing of recommending
     "calibration": MODELS | {"training"},
     "metrics": MODELS | {"training"},  # judges and pictures are independent of what they show
     "plotting": MODELS | {"training"},
+    "protocols": MODELS | TRUTH | {"training"},
+    "audit": MODELS | TRUTH | {"training"},
     "vae": TRUTH,  # a method that could look into the world would prove nothing
     "alignment": TRUTH,
     "closed_form_maps": TRUTH,

@@ -1,0 +1,223 @@
+"""The papers' protocols for held-out rows: leave the last row out (Douban), users new in a domain (CDRIB).
+
+A row is one positive of one user. It is ranked twice: ``"sampled"``, against random items the user is not known to
+have, as the papers do, and ``"full"``, against every candidate, the user's other known items left out. The negatives
+depend on the key and the row alone, so that every method meets the same; ties are broken at random.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from scipy import sparse
+
+from rec_transfer import metrics
+from rec_transfer.keys import key_for, named_keys, numpy_generator
+from rec_transfer.loaders import HeldOut, Ratings
+from rec_transfer.types import History, Interactions, Key, Scorer, TrainingData
+
+BLOCK = 128 * 2**20  # bytes of scores asked for at a time
+ROW_METRICS: dict[str, Callable] = {
+    "MRR": metrics.reciprocal_of_rank,
+    "NDCG@10": partial(metrics.ndcg_of_rank, k=10),
+    "HR@10": partial(metrics.hit_of_rank, k=10),
+}
+RANKINGS = ("sampled", "full")
+
+
+def leave_last_out(
+    source: Ratings, target: Ratings, *, tuning_users: int = 0, key: Key | None = None
+) -> tuple[TrainingData, HeldOut]:
+    """Hold out the last row, in the order of the file, of every target user: what may be learned from, and the rows.
+
+    Warm: a scorer is given the users' remaining target rows, and their source rows but the last, which is the test of
+    the other direction. Users with one row are held out too, with an empty target history, and are not trained on.
+
+    Args:
+        source, target: ratings of two domains; equal ids are one person.
+        tuning_users: 0 for the test rows. Else so many random users with two training rows or more, whose last
+            *training* row is held out instead: for choosing settings. No test row is then seen by anything.
+        key: draws the tuning users.
+
+    Returns:
+        The training rows, and the held-out rows: ``known`` are all of a user's target rows up to the one held out.
+
+    Raises:
+        ValueError: more tuning users than there are, or no key to draw them with.
+    """
+    left = {"source": _from_end(source), "target": _from_end(target)}
+    test = left["target"] == 1
+    trained, held = ~test, test
+    if tuning_users:
+        possible = np.unique(target.user[left["target"] == 3])  # a third row from the end is a second one to train on
+        if key is None or not 0 < tuning_users <= len(possible):
+            raise ValueError(
+                f"tuning_users: got {tuning_users} and key {key}, expected 1 to {len(possible)} users and a key"
+            )
+        chosen = numpy_generator(key).permutation(possible)[:tuning_users]
+        held = (left["target"] == 2) & np.isin(target.user, chosen)
+        trained = trained & ~held
+    train = TrainingData(_interactions(source, left["source"] > 1), _interactions(target, trained))
+    users = np.unique(target.user[held])
+    ids = target.users[users]
+
+    def history(matrix, names):
+        position = {name: row for row, name in enumerate(names)}
+        where = np.array([position.get(name, -1) for name in ids])
+        picks = sparse.csr_array(
+            (np.ones((where >= 0).sum(), np.int32), (np.flatnonzero(where >= 0), where[where >= 0])),
+            shape=(len(ids), len(names)),
+        )
+        return sparse.csr_array(picks @ matrix)
+
+    seen = _interactions(target, trained | held)
+    return train, HeldOut(
+        ids,
+        history(train.source.counts, train.source.users),
+        history(train.target.counts, train.target.users),
+        np.searchsorted(users, target.user[held]),
+        target.item[held],
+        history(seen.counts, seen.users),
+        np.ones(len(target.items), bool),
+    )
+
+
+def leave_last_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 99, block: int = BLOCK):
+    """The protocol of GA-DTCDR (Zhu et al. 2020) on rows of ``leave_last_out``: HR@10 and NDCG@10, 99 negatives.
+
+    Negatives are items the user has not rated (before the held-out row, when tuning). See ``measure_rows``.
+    """
+    measures = {name: ROW_METRICS[name] for name in ("NDCG@10", "HR@10")}
+    return measure_rows(scorer, held, key=key, negatives=negatives, measures=measures, block=block)
+
+
+def cold_start_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 999, block: int = BLOCK):
+    """The protocol of CDRIB (Cao et al. 2022) on rows of ``loaders.read_cdrib_pair``: MRR, NDCG@10, HR@10.
+
+    Negatives are items that somebody has in train, without the user's positives. The paper's code passes over rows
+    whose positive nobody has in train; here they count. See ``measure_rows``.
+    """
+    return measure_rows(scorer, held, key=key, negatives=negatives, block=block)
+
+
+def measure_rows(
+    scorer: Scorer,
+    held: HeldOut,
+    *,
+    key: Key,
+    negatives: int,
+    measures: Mapping[str, Callable] = ROW_METRICS,
+    block: int = BLOCK,
+):
+    """Rank every held-out row against sampled negatives and against all candidates.
+
+    Args:
+        scorer: asked for chunks of users, so that no more than ``block`` bytes of float32 scores exist at a time.
+        held: the rows; see ``HeldOut`` for what is known and who the candidates are.
+        key: draws negatives and breaks ties; the same key means the same negatives for any scorer.
+        negatives: how many per row, drawn without replacement.
+        measures: name -> ``f(rank)``, one value per row.
+        block: bound on the scores of one chunk, in bytes.
+
+    Returns:
+        Long frame ``user, row, ranking, metric, value``: ``row`` counts in the file's order, ``ranking`` is
+        ``"sampled"`` or ``"full"``.
+
+    Raises:
+        ValueError: scores of another shape than [users, items] or NaN, or fewer candidates than negatives.
+    """
+    import pandas as pd
+
+    keys = named_keys(key, "negatives", "ties")
+    seed = np.asarray(numpy_generator(keys["negatives"]).integers(2**63, size=2))
+    items = held.known.shape[1]
+    ranks = {ranking: np.empty(len(held.user), int) for ranking in RANKINGS}
+    step = max(1, block // (4 * items))
+    order = np.argsort(held.user, kind="stable")
+    apart = np.flatnonzero(~held.candidates)
+    for start in range(0, len(held.users), step):
+        users = slice(start, min(start + step, len(held.users)))
+        target = None if held.target is None else held.target[users]
+        scores = np.asarray(scorer(History(held.source[users], target)))
+        if scores.shape != (users.stop - start, items):
+            raise ValueError(f"scores: got shape {scores.shape}, expected {(users.stop - start, items)}")
+        if np.isnan(scores).any():
+            raise ValueError(f"scores: got {int(np.isnan(scores).sum())} NaN, expected numbers")
+        for row in order[slice(*np.searchsorted(held.user[order], [start, users.stop]))]:
+            user, item = held.user[row], held.item[row]
+            line = scores[user - start]
+            known = held.known.indices[held.known.indptr[user] : held.known.indptr[user + 1]]
+            eligible = held.candidates.copy()
+            eligible[known] = False
+            pool = np.flatnonzero(eligible)
+            if len(pool) < negatives:
+                raise ValueError(
+                    f"negatives: got {negatives}, expected at most {len(pool)}, the items user {user} lacks"
+                )
+            rng = np.random.default_rng([*seed, row])
+            drawn = line[pool[rng.choice(len(pool), negatives, replace=False, shuffle=False)]]
+            out = line[np.union1d(known[known != item], apart[apart != item])]
+            for ranking, (others, less) in {"sampled": (drawn, ()), "full": (line, out)}.items():
+                higher = np.count_nonzero(others > line[item]) - np.count_nonzero(less > line[item])
+                equal = np.count_nonzero(others == line[item]) - np.count_nonzero(less == line[item])
+                equal -= ranking == "full"  # the positive itself
+                ranks[ranking][row] = 1 + higher + int(rng.random() * (equal + 1))
+    users = held.users[held.user]
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "user": users,
+                    "row": np.arange(len(users)),
+                    "ranking": ranking,
+                    "metric": name,
+                    "value": measure(rank),
+                }
+            )
+            for ranking, rank in ranks.items()
+            for name, measure in measures.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def summarise_rows(values, *, key: Key, confidence: float = 0.95, resamples: int = 2000):
+    """Mean over rows with a percentile interval from users resampled with all their rows, which go together.
+
+    Args:
+        values: what ``measure_rows`` returns; a column ``method``, and any other, gives a line of its own per value.
+
+    Returns:
+        Frame with the columns of ``values`` but ``user, row, value``, and ``rows, mean, low, high``.
+    """
+    import pandas as pd
+
+    by = [column for column in values.columns if column not in ("user", "row", "value")]
+    lines = []
+    for names, part in values.groupby(by, sort=False):
+        user, users = pd.factorize(part.user)
+        total, number = np.bincount(user, part.value), np.bincount(user)
+        rng = numpy_generator(
+            key_for(key, "users")
+        )  # the same users for every line: intervals of one table go together
+        draws = rng.multinomial(len(users), np.full(len(users), 1 / len(users)), size=resamples)
+        low, high = np.quantile(draws @ total / (draws @ number), [(1 - confidence) / 2, (1 + confidence) / 2])
+        lines.append((*names, len(part), part.value.mean(), low, high))
+    return pd.DataFrame(lines, columns=[*by, "rows", "mean", "low", "high"])
+
+
+def _from_end(ratings):
+    """How far each row is from its user's last in the order of the file: 1 is the last."""
+    order = np.argsort(ratings.user[::-1], kind="stable")
+    sorted_users = ratings.user[::-1][order]
+    place = np.empty(len(order), int)
+    place[order] = 1 + np.arange(len(order)) - np.searchsorted(sorted_users, sorted_users)
+    return place[::-1]
+
+
+def _interactions(ratings, chosen):
+    """The chosen rows as counts: users with one at least, every item."""
+    users, user = np.unique(ratings.user[chosen], return_inverse=True)
+    ones = (np.ones(len(user), np.int32), (user, ratings.item[chosen]))
+    counts = sparse.csr_array(sparse.coo_array(ones, shape=(len(users), len(ratings.items))))
+    return Interactions(ratings.domain, counts, ratings.users[users], ratings.items)
