@@ -140,7 +140,7 @@ def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int
     are warned of.
 
     A wrong ``shared`` is refused on this evidence: a user of valid or test must be below it, have rows in the other
-    domain's train and none in this one's; ids below it have rows in both domains (all but 1 %); and where users
+    domain's train and none in this one's; ids below it all occur, in both domains (but for 1 %); and where users
     come in train in the order of an older numbering, as in the published files, both the ids below ``shared`` and
     those from it on come in rising order, which fits one number alone. It cannot be told from files in another order
     if numbers just above the true one are used in both domains.
@@ -217,11 +217,13 @@ def _check_shared(files, names, shared):
                 raise ValueError(f"{where}: got users {wrong[:5]} without rows in the other domain's train")
             last = max(last, users[-1])
         every.append(np.unique(np.concatenate([rows[:, 0] for rows in side.values()])))
-    lone = np.setxor1d(*(users[users < shared] for users in every))
-    if len(lone) > STRAYS * shared:
+    both = np.intersect1d(*(users[users < shared] for users in every))
+    first = min(users[0] for users in every)  # some number people from 1
+    if shared - first - len(both) > STRAYS * shared:
+        lone = first + np.argmax(np.append(both, -1) != first + np.arange(len(both) + 1))
         raise ValueError(
-            f"shared: got {shared}, but {len(lone)} users below it have rows in one domain only (from {lone[0]} to "
-            f"{lone[-1]}), expected everybody below it in both"
+            f"shared: got {shared}, but {shared - first - len(both)} ids below it have rows in one domain only or in "
+            f"none ({lone}, say), expected everybody below it in both"
         )
     if not len(np.intersect1d(*(users[users < shared] for users in trains))):
         raise ValueError(f"shared: got {shared}, expected users below it with rows in both train files, got none")

@@ -52,7 +52,8 @@ def leave_last_out(
         possible = np.unique(target.user[left["target"] == 3])  # a third row from the end is a second one to train on
         if key is None or not 0 < tuning_users <= len(possible):
             raise ValueError(
-                f"tuning_users: got {tuning_users} and key {key}, expected 1 to {len(possible)} users and a key"
+                f"tuning_users: got {tuning_users} {'without' if key is None else 'with'} a key, expected 1 to "
+                f"{len(possible)} users, and a key to draw them with"
             )
         chosen = numpy_generator(key).permutation(possible)[:tuning_users]
         held = (left["target"] == 2) & np.isin(target.user, chosen)

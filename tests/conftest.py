@@ -28,6 +28,16 @@ def unchecked():
 
 
 @pytest.fixture(scope="session")
+def data_folder():
+    """The folder with the public data sets, by their names: ``REC_TRANSFER_DATA``, or the one beside the repository."""
+    given = os.environ.get("REC_TRANSFER_DATA")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no public data here: {folder} does not exist (set REC_TRANSFER_DATA to the folder that holds it)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def world():
     # Sharp tastes, little popularity and full relatedness: so easy that a few hundred users are enough to learn from.
     config = synthetic.WorldConfig(

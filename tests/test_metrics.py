@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import sparse
 from sklearn.metrics import ndcg_score
 
 from rec_transfer import metrics
-from rec_transfer.metrics import hit_rate_at_k, ndcg_at_k, ranks_of, recall_at_k, reciprocal_rank
+from rec_transfer.metrics import (
+    hit_of_rank,
+    hit_rate_at_k,
+    ndcg_at_k,
+    ndcg_of_rank,
+    rank_of,
+    ranks_of,
+    recall_at_k,
+    reciprocal_of_rank,
+    reciprocal_rank,
+)
 
 KEY = jax.random.key(0)
 AT_THREE = {
@@ -187,4 +198,73 @@ def test_relevance_of_another_shape_is_refused(unchecked, metric):
 
 def test_every_public_metric_is_tested_here():
     public = {name for name in vars(metrics) if name.endswith(("_at_k", "_rank"))}
-    assert public == {"ndcg_at_k", "recall_at_k", "hit_rate_at_k", "reciprocal_rank"}
+    many = {"ndcg_at_k", "recall_at_k", "hit_rate_at_k", "reciprocal_rank"}
+    assert public == many | {"reciprocal_of_rank", "ndcg_of_rank", "hit_of_rank"}
+
+
+# ---- one positive at a time
+
+
+def every_entry(scores):
+    user, item = (where.ravel() for where in np.indices(np.shape(scores)))
+    return user, item
+
+
+@given(rankings)
+@settings(max_examples=60, deadline=None)
+def test_counting_gives_the_ranks_of_sorting_where_no_scores_are_equal(case):
+    scores, _, _ = case
+    scores = scores + 10 * np.arange(scores.size).reshape(scores.shape)[:, ::-1] % 77
+    user, item = every_entry(scores)
+    alone = np.array([(row == row[i]).sum() == 1 for row, i in zip(scores[user], item, strict=True)])
+    counted = rank_of(scores, user, item, key=KEY)
+    np.testing.assert_array_equal(counted[alone], ranks_of(scores, key=KEY)[user, item][alone])
+
+
+def test_counting_breaks_ties_as_sorting_does():
+    rows = np.tile([2.0, 1.0, 1.0, 1.0, 0.0], (8000, 1))
+    user = np.arange(8000)
+    counted = rank_of(rows, user, np.full(8000, 1), key=KEY)
+    by_sort = ranks_of(rows, key=KEY)[:, 1]
+    for rank in range(1, 6):
+        expected = 1 / 3 if 2 <= rank <= 4 else 0
+        spread = 4 * np.sqrt(2 / 9 / 8000) * (expected > 0)
+        assert abs(np.mean(counted == rank) - expected) <= spread
+        assert abs(np.mean(by_sort == rank) - expected) <= spread
+
+
+def test_ties_of_rows_are_pure_in_the_key():
+    scores, where = np.zeros((50, 9)), (np.arange(50), np.zeros(50, int))
+    first, again, other = (rank_of(scores, *where, key=jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@given(rankings)
+@settings(max_examples=60, deadline=None)
+def test_what_is_left_out_takes_no_place_but_for_the_item_itself(case):
+    scores, left_out, _ = case
+    user, item = every_entry(scores)
+    ranks = rank_of(scores, user, item, key=KEY, left_out=sparse.csr_array(left_out.astype(int)))
+    for row, (u, i) in enumerate(zip(user, item, strict=True)):
+        others = np.delete(scores[u], i)[~np.delete(left_out[u], i)]
+        above = (others > scores[u, i]).sum()
+        assert 1 + above <= ranks[row] <= 1 + above + (others == scores[u, i]).sum()
+
+
+def test_what_cannot_be_ranked_is_refused():
+    where = np.zeros(1, int), np.zeros(1, int)
+    with pytest.raises(ValueError, match="scores: got 1 NaN, expected numbers"):
+        rank_of(np.array([[1.0, np.nan]]), *where, key=KEY)
+    with pytest.raises(ValueError, match=r"left_out: got shape \(1, 3\), expected that of scores, \(1, 2\)"):
+        rank_of(np.ones((1, 2)), *where, key=KEY, left_out=sparse.csr_array((1, 3)))
+
+
+def test_values_of_a_single_positive_are_those_of_the_metrics_for_many():
+    ranks = np.arange(1, 31)[None, :]
+    for place in range(30):
+        relevant = ranks == place + 1
+        rank = np.array([place + 1])
+        assert reciprocal_of_rank(rank)[0] == pytest.approx(reciprocal_rank(ranks, relevant)[0])
+        assert ndcg_of_rank(rank, 10)[0] == pytest.approx(ndcg_at_k(ranks, relevant, 10)[0])
+        assert hit_of_rank(rank, 10)[0] == hit_rate_at_k(ranks, relevant, 10)[0]
