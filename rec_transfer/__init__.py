@@ -12,6 +12,7 @@ CONTENTS = {
     "event_log": ("read_log",),
     "interactions": ("from_events", "cold_start"),
     "vae": ("VAEConfig", "train_vae", "posterior"),
+    "sparse_training": ("train_vae_sparse",),
     "checkpoints": ("save_vae", "load_vae"),
     "alignment": ("fit_ridge_map", "fit_mlp_map"),
     "closed_form_maps": ("fit_procrustes_map", "fit_cca_map", "fit_weighted_map"),

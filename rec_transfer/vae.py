@@ -14,6 +14,7 @@ from rec_transfer import likelihoods, training
 from rec_transfer.keys import named_keys
 from rec_transfer.types import Counts, Gaussian, Key, Logits, PerUser
 
+CELLS_AT_ONCE = 50_000_000  # users x items laid out dense at a time: 200 MB
 INPUT_NORM = 3.0  # the length every user's input is scaled to: activity must not saturate the tanh layer
 
 
@@ -97,6 +98,12 @@ class Objective(NamedTuple):
     anneal_epochs: float
 
 
+def annealed_beta(objective: Objective, epoch):
+    """The KL term's weight at an epoch (with its fraction)."""
+    annealed = jnp.where(objective.anneal_epochs > 0, epoch / jnp.maximum(objective.anneal_epochs, 1e-6), 1.0)
+    return objective.beta * jnp.clip(annealed, 0.0, 1.0)
+
+
 def negative_elbo(model: VAE, counts: Counts, objective: Objective, *, key: Key | None, epoch) -> PerUser:
     r"""$-[\log p(x \mid z) - \beta(\text{epoch})\, KL]$, nats per user, with one sample z (the mean if key is None)."""
     if key is None:
@@ -107,8 +114,7 @@ def negative_elbo(model: VAE, counts: Counts, objective: Objective, *, key: Key 
         mean, log_variance = model.encoder(counts, key=keys["dropout"])
         latent = reparameterize(mean, log_variance, key=keys["sample"])
     log_likelihood = likelihoods.multinomial_log_likelihood(model.decoder(latent), counts)
-    annealed = jnp.where(objective.anneal_epochs > 0, epoch / jnp.maximum(objective.anneal_epochs, 1e-6), 1.0)
-    beta = objective.beta * jnp.clip(annealed, 0.0, 1.0)
+    beta = annealed_beta(objective, epoch)
     return -likelihoods.elbo(log_likelihood, likelihoods.gaussian_kl(mean, log_variance), beta)
 
 
@@ -147,12 +153,18 @@ def _encode(model: VAE, counts: Counts) -> Gaussian:
 def posterior(model: VAE, counts: sparse.csr_array) -> Gaussian:
     """What the encoder believes of each user, as a Gaussian with a (diagonal) covariance matrix.
 
+    Counts beyond ``CELLS_AT_ONCE`` cells are laid out dense in chunks of users.
+
     Raises:
         ValueError: the counts have another number of items than the model.
     """
     if counts.shape[1] != model.items:
         raise ValueError(f"counts: got {counts.shape[1]} items, expected the model's {model.items}")
-    return _encode(model, dense(counts))
+    users = max(1, CELLS_AT_ONCE // model.items)
+    if counts.shape[0] <= users:
+        return _encode(model, dense(counts))
+    chunks = [_encode(model, dense(counts[first : first + users])) for first in range(0, counts.shape[0], users)]
+    return Gaussian(*map(jnp.concatenate, zip(*chunks, strict=True)))
 
 
 def dense(counts: sparse.csr_array) -> np.ndarray:

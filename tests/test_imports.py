@@ -20,10 +20,10 @@ LAYERS = (
     {"keys", "memo", "tables"},
     {
         "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "loaders",
-        "metrics", "plotting", "ridge", "synthetic", "training",
+        "metrics", "plotting", "ridge", "sparse_layers", "synthetic", "training",
     },
     {"audit", "factor_model", "item_models", "log_writer", "protocols", "tuning", "twins", "vae"},
-    {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents"},
+    {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents", "sparse_training"},
     {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
     {"evaluation"},

@@ -262,3 +262,15 @@ def test_negative_counts_are_refused():
 def test_nobody_to_train_on_is_refused(vae_config):
     with pytest.raises(ValueError, match=r"data: got arrays with \[0\] users, expected one number of at least 1"):
         train_vae(sparse.csr_array((0, 30), dtype=np.int32), key=jax.random.key(0), config=vae_config)
+
+
+def test_a_posterior_encoded_in_chunks_has_the_same_values(monkeypatch):
+    model = drawn(CONFIG)
+    clicks = sparse.csr_array(np.random.default_rng(1).poisson(1.2, (25, ITEMS)))
+    whole = posterior(model, clicks)
+    sizes, dense = [], vae.dense
+    monkeypatch.setattr(vae, "dense", lambda counts: sizes.append(counts.shape[0]) or dense(counts))
+    monkeypatch.setattr(vae, "CELLS_AT_ONCE", 10 * ITEMS + 3)
+    for one, other in zip(posterior(model, clicks), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert sizes == [10, 10, 5]
