@@ -6,7 +6,9 @@ bound should not change what its notebook says.
 """
 
 import warnings
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ from scipy import sparse
 
 from rec_transfer import likelihoods, sparse_layers
 from rec_transfer.keys import named_keys, numpy_generator
+from rec_transfer.long_runs import digest, run_epochs
 from rec_transfer.sparse_layers import Precision, SparseBatch, dense_layer, softmax_layer, sparse_product
 from rec_transfer.training import Fitted
 from rec_transfer.types import Key, PerUser
@@ -68,6 +71,9 @@ def train_vae_sparse(
     precision: Precision = "float32",
     validation: sparse.csr_array | None = None,
     model: VAE | None = None,
+    patience: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 1,
 ) -> Fitted:
     r"""Train the VAE of one domain on its counts [users, items]; the fitted model is ``.model``.
 
@@ -80,6 +86,8 @@ def train_vae_sparse(
         validation: users held out, in the form of ``counts``: the parameters of the epoch with the lowest loss on
             them are returned (epoch 0 is the start).
         model: where to start from instead of a fresh model; it is left untouched.
+        patience, checkpoint, checkpoint_every: stop early; write the run so far to a file and go on from it, with
+            the same bits as without the interruption: see ``long_runs.run_epochs``.
 
     Raises:
         ValueError: a negative count, no user, another number of items, or an unknown precision.
@@ -101,20 +109,33 @@ def train_vae_sparse(
     keys = named_keys(key, "initialise", "train")
     start = VAE(counts.shape[1], config, key=keys["initialise"]) if model is None else jax.tree.map(jnp.copy, model)
     one_epoch = Epochs(counts, config, precision)
-    validate = None if held_out is None else partial(mean_loss, counts=held_out, config=config, precision=precision)
-    best, best_loss, best_epoch = start, np.inf, 0
-    if validate is not None:
-        best, best_loss = jax.tree.map(jnp.copy, start), validate(start, epoch=0)
-    training = (start, one_epoch.optimizer().init(start))
-    losses = []
-    for number in range(config.epochs):
-        training, loss = one_epoch(training, number, key=keys["train"])
-        value = np.nan if validate is None else validate(training[0], epoch=number + 1)
-        losses.append((loss, value))
-        if validate is None or value < best_loss:  # the next epoch uses up its parameters: the best are copied
-            best = training[0] if validate is None else jax.tree.map(jnp.copy, training[0])
-            best_loss, best_epoch = value, number + 1
-    return Fitted(best, *jnp.asarray(losses, jnp.float32).T, jnp.asarray(best_epoch))
+
+    def validate(model, epoch):
+        return mean_loss(model, counts=held_out, config=config, precision=precision, epoch=epoch)
+
+    identity = {} if checkpoint is None else _identity(counts, held_out, key, config, precision, start)
+    return run_epochs(
+        partial(one_epoch, key=keys["train"]),
+        (start, one_epoch.optimizer().init(start)),
+        epochs=config.epochs,
+        validate=None if held_out is None else validate,
+        patience=patience,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        identity=identity,
+    )
+
+
+def _identity(counts, held_out, key, config, precision, start):
+    """What a checkpoint must agree in, so that going on from it gives the run that was begun."""
+    return {
+        "counts": digest(counts.data, counts.indices, counts.indptr),
+        "validation": None if held_out is None else digest(held_out.data, held_out.indices, held_out.indptr),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "precision": precision,
+        "model": digest(*jax.tree.leaves(start)),
+        **asdict(config),
+    }
 
 
 def mean_loss(
@@ -179,8 +200,8 @@ class Epochs:
         for chunk, chosen in enumerate(rows):
             first = chunk * per_chunk
             training, total = _run_steps(
-                (training, total), sparse_layers.lay_out(self.counts, chosen, self.entries), purposes["noise"], objective,
-                Position(number, first, min(per_chunk, self.steps - first), self.steps),
+                (training, total), sparse_layers.lay_out(self.counts, chosen, self.entries), purposes["noise"],
+                objective, Position(number, first, min(per_chunk, self.steps - first), self.steps),
                 learning_rate=self.config.learning_rate, updates=self.config.epochs * self.steps,
                 precision=self.precision,
             )  # fmt: skip
