@@ -138,6 +138,18 @@ def test_the_order_of_users_tells_the_number_of_shared_ids_exactly(twin, shared)
         read_cdrib_pair(twin, "games", "films", shared=shared)
 
 
+def test_the_order_of_users_tells_of_shared_ids_that_have_no_cold_row(twin, tmp_path):
+    for name in ("films_games", "games_films"):
+        (tmp_path / name).mkdir()
+        for part in ("train", "valid", "test"):
+            lines = (twin / name / f"{part}.txt").read_text().splitlines(keepends=True)
+            gone = range(95, 100) if (name, part != "train") == ("films_games", True) else ()
+            lines = [line for line in lines if int(line.split()[0]) not in gone]
+            (tmp_path / name / f"{part}.txt").write_text("".join(lines))
+    with pytest.raises(ValueError, match="shared: got 95, expected 100: the order of users in the train files"):
+        read_cdrib_pair(tmp_path, "games", "films", shared=95)
+
+
 def test_a_cold_user_with_training_rows_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"films_games/valid.txt: got users \[9\] with rows in train too"):
         pair(tmp_path, films=FILMS | {"train": [*FILMS["train"], (9, 1)]})
@@ -314,6 +326,7 @@ def test_movielens_100k_by_genre_in_the_order_of_time(tmp_path):
     assert rows_of(read["Comedy"].interactions) == {("1", "1")}
     drama = read["Drama"]
     assert drama.items[drama.item].tolist() == ["2", "3", "2"]
+    assert drama.users[drama.user].tolist() == ["1", "1", "2"]
 
 
 def test_movielens_1m_by_genre(tmp_path):

@@ -252,6 +252,13 @@ def test_what_is_left_out_takes_no_place_but_for_the_item_itself(case):
         assert 1 + above <= ranks[row] <= 1 + above + (others == scores[u, i]).sum()
 
 
+def test_an_item_that_is_left_out_itself_still_ties_with_the_others():
+    user = np.arange(4000)
+    itself = sparse.csr_array(np.tile([1, 0], (4000, 1)))
+    ranks = rank_of(np.zeros((4000, 2)), user, np.zeros(4000, int), key=KEY, left_out=itself)
+    assert abs(ranks.mean() - 1.5) < 4 * 0.5 / np.sqrt(4000)
+
+
 def test_what_cannot_be_ranked_is_refused():
     where = np.zeros(1, int), np.zeros(1, int)
     with pytest.raises(ValueError, match="scores: got 1 NaN, expected numbers"):
