@@ -10,6 +10,7 @@ from importlib import import_module
 CONTENTS = {
     "synthetic": ("WorldConfig", "make_world", "sample_population"),
     "event_log": ("read_log",),
+    "big_logs": ("count_log",),
     "interactions": ("from_events", "cold_start"),
     "vae": ("VAEConfig", "train_vae", "posterior"),
     "sparse_training": ("train_vae_sparse",),

@@ -3,15 +3,13 @@
 The only module, with ``log_writer``, that knows the names of columns; everything after it works on coded ``Events``.
 """
 
-import csv
-import io
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rec_transfer.csv_rows import Report, read_rows
 from rec_transfer.types import Events
 
 if TYPE_CHECKING:
@@ -27,31 +25,6 @@ LONGEST_ID = 100  # NumPy stores every id of an array in the width of the longes
 BOT_EVENTS, BOT_MINUTES = 30, 10  # nobody reads thirty pages in ten minutes, and then goes on
 DATE = r"\s*(?:19[7-9]|20\d|21\d)\d-\d\d-\d\d"  # how a timestamp has to begin: pandas also takes "now", and 1735
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
-
-
-@dataclass
-class Report:
-    """What became of every row of a file: read = kept + all dropped. Repaired rows are among the kept ones.
-
-    A row that cannot be split into its fields counts as many rows as it takes up lines: a stray quote swallows some.
-    ``ignored`` names columns of the file that the package has no use for.
-    """
-
-    rows_read: int = 0
-    rows_kept: int = 0
-    dropped: Counter = field(default_factory=Counter)
-    repaired: Counter = field(default_factory=Counter)
-    ignored: tuple[str, ...] = ()
-
-    def table(self) -> "pd.DataFrame":
-        """One row per reason: ``what`` (read, dropped, repaired, kept), ``reason``, ``rows``."""
-        import pandas as pd
-
-        rows = [("read", "", self.rows_read)]
-        rows += [("ignored", f"column {column}", self.rows_read) for column in self.ignored]
-        rows += [("dropped", *item) for item in sorted(self.dropped.items())]
-        rows += [("repaired", *item) for item in sorted(self.repaired.items())]
-        return pd.DataFrame([*rows, ("kept", "", self.rows_kept)], columns=["what", "reason", "rows"])
 
 
 @dataclass(frozen=True)
@@ -107,8 +80,9 @@ def read_log(events_path: str | Path, items_path: str | Path) -> Log:
         FileNotFoundError: a file that is not there.
     """
     items, items_report = read_items(items_path)
-    rows, report = _read_rows(events_path, EVENT_COLUMNS)
-    events = _finish(*_clean_events(rows, items, report), report, events_path)
+    rows, report = read_rows(events_path, EVENT_COLUMNS)
+    events, repairs = clean_rows(rows, items, report)
+    events = _finish(drop_copies_and_bots(events, report), repairs, report, events_path)
     return Log(events.sort_values(list(EVENT_ORDER), ignore_index=True), items, report, items_report)
 
 
@@ -119,7 +93,7 @@ def read_items(path: str | Path) -> tuple["pd.DataFrame", Report]:
     """
     import pandera.pandas as pa
 
-    items, report = _read_rows(path, ITEM_COLUMNS)
+    items, report = read_rows(path, ITEM_COLUMNS)
     repairs = {}
     for column in ("item_id", "domain", "title", "genre"):
         items[column] = _stripped(items[column], repairs)
@@ -131,8 +105,11 @@ def read_items(path: str | Path) -> tuple["pd.DataFrame", Report]:
     return _finish(items, repairs, report, path).reset_index(drop=True), report
 
 
-def _clean_events(events, items, report):
-    """The rows that can be used, and per kind of repair which rows (of all that were read) it touched."""
+def clean_rows(events: "pd.DataFrame", items: "pd.DataFrame", report: Report) -> tuple["pd.DataFrame", dict]:
+    """Clean each row on its own: the rows that can be used, and per kind of repair which of all rows it touched.
+
+    Dropped rows are counted in ``report``; copies and bots, which no row shows alone, are left in.
+    """
     import pandas as pd
     import pandera.pandas as pa
 
@@ -160,9 +137,13 @@ def _clean_events(events, items, report):
             "timestamp": pa.Column(nullable=False),
         }
     )
-    events = _drop_invalid(events, schema, report)
+    return _drop_invalid(events, schema, report), repairs
+
+
+def drop_copies_and_bots(events: "pd.DataFrame", report: Report) -> "pd.DataFrame":
+    """Drop second copies and whatever bots did, counted in ``report``, from all the clean rows of some users."""
     events = _drop(events, events.duplicated(["user_id", "item_id", "event", "timestamp"]), "duplicate", report)
-    return _drop(events, events.user_id.isin(_bots(events)), "bot", report), repairs
+    return _drop(events, events.user_id.isin(_bots(events)), "bot", report)
 
 
 def _finish(frame, repairs, report, path):
@@ -236,64 +217,3 @@ def _bots(events):
     times = events.sort_values(["user_id", "timestamp"])[["user_id", "timestamp"]]
     later = times.groupby("user_id").timestamp.shift(-BOT_EVENTS)
     return times.user_id[(later - times.timestamp) <= pd.Timedelta(minutes=BOT_MINUTES)].unique()
-
-
-def _read_rows(path: str | Path, columns: tuple[str, ...]):
-    """All rows with the right number of fields, as text, and a report that counts those that had another."""
-    import pandas as pd
-
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path.name}: got a directory, expected a CSV file")
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name}: no such file in {path.parent}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path.name}: got bytes that are no UTF-8 ({error.reason} in line {line}), expected UTF-8"
-        ) from error
-    limit = csv.field_size_limit(2**31 - 1)  # a long field is cut and counted later, not refused
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = _read_header(path, reader, columns)
-        rows, report = _split(reader, len(header))
-    finally:
-        csv.field_size_limit(limit)
-    report.ignored = tuple(name for name in header if name not in columns)
-    return pd.DataFrame(rows, columns=header, dtype=object)[list(columns)], report
-
-
-def _read_header(path, reader, columns):
-    wanted = f"expected a header with {', '.join(columns)}"
-    try:
-        header = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise ValueError(f"{path.name}: got a first line that is no CSV ({error}), {wanted}") from error
-    if not header:
-        raise ValueError(f"{path.name}: got an empty file or first line, {wanted}")
-    if missing := [column for column in columns if column not in header]:
-        raise ValueError(f"{path.name}: column {', '.join(missing)} is missing: got {header}, {wanted}")
-    if len(set(header)) != len(header):
-        raise ValueError(f"{path.name}: got a column twice: {header}, expected each once")
-    return header
-
-
-def _split(reader, width):
-    rows, report = [], Report()
-    while True:
-        before = reader.line_num
-        try:
-            row = next(reader)
-        except StopIteration:
-            return rows, report
-        except csv.Error:  # a stray quote
-            row = []
-        if len(row) == width and not any("\0" in cell for cell in row):
-            rows.append(row)
-            report.rows_read += 1
-        else:
-            lines = reader.line_num - before  # more than one where a quote has swallowed the ends of lines
-            report.rows_read += lines
-            report.dropped["wrong number of fields" if len(row) != width else "NUL byte"] += lines

@@ -17,12 +17,12 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 # all of them, and none of them may import it.
 LAYERS = (
     {"types", "naming"},
-    {"keys", "memo", "tables"},
+    {"csv_rows", "keys", "memo", "tables"},
     {
         "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "loaders",
         "metrics", "plotting", "ridge", "sparse_layers", "synthetic", "training",
     },
-    {"audit", "factor_model", "item_models", "log_writer", "protocols", "tuning", "twins", "vae"},
+    {"audit", "big_logs", "factor_model", "item_models", "log_writer", "protocols", "tuning", "twins", "vae"},
     {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents", "sparse_training"},
     {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
@@ -70,7 +70,7 @@ NEVER = {
     "tuning": TRUTH | MODELS,  # it chooses among whatever it is given
     "transfer": TRUTH,
 }
-HEAVY = ("pandas", "matplotlib", "sklearn", "pandera", "scipy.stats", "blackjax")
+HEAVY = ("pandas", "matplotlib", "sklearn", "pandera", "scipy.stats", "blackjax", "dask")
 
 
 def imports_of(source, modules):
