@@ -47,11 +47,11 @@ def item_cosine(form: Form, popularity: float) -> FitMethod:
         from sklearn.metrics.pairwise import cosine_similarity
 
         source, target = (form(side.counts) for side in train.pairs)
-        similarity = cosine_similarity(source.T, target.T)
+        similarity = cosine_similarity(source.T, target.T, dense_output=False)  # few items share a user
         prior = popularity * standardised(np.log1p(train.target.counts.sum(axis=0)[None, :]))
 
         def score(history: History) -> np.ndarray:
-            return standardised(form(history.source) @ similarity) + prior
+            return standardised((form(history.source) @ similarity).toarray()) + prior
 
         return score
 

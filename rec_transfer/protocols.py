@@ -5,10 +5,11 @@ have, as the papers do, and ``"full"``, against every candidate, the user's othe
 depend on the key and the row alone, so that every method meets the same; ties are broken at random.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from jaxtyping import Int
 from scipy import sparse
 
 from rec_transfer import metrics
@@ -83,22 +84,42 @@ def leave_last_out(
     )
 
 
-def leave_last_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 99, block: int = BLOCK):
+def leave_last_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 99, **options):
     """The protocol of GA-DTCDR (Zhu et al. 2020) on rows of ``leave_last_out``: HR@10 and NDCG@10, 99 negatives.
 
     Negatives are items the user has not rated (before the held-out row, when tuning). See ``measure_rows``.
     """
     measures = {name: ROW_METRICS[name] for name in ("NDCG@10", "HR@10")}
-    return measure_rows(scorer, held, key=key, negatives=negatives, measures=measures, block=block)
+    return measure_rows(scorer, held, key=key, negatives=negatives, measures=measures, **options)
 
 
-def cold_start_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 999, block: int = BLOCK):
+def hide_users(train: TrainingData, number: int, *, key: Key) -> tuple[TrainingData, HeldOut]:
+    """Make cold users of training users: the target rows of some overlapping ones, held out to choose settings by.
+
+    Returns:
+        The training data without those rows, and the rows: every user's items, all of them known.
+
+    Raises:
+        ValueError: fewer overlapping users than that, and one to learn the map from.
+    """
+    shared = train.overlapping_users
+    if not 0 < number < len(shared):
+        raise ValueError(f"number: got {number}, expected 1 to {len(shared) - 1} of {len(shared)} overlapping users")
+    users = np.sort(numpy_generator(key).permutation(shared)[:number])
+    seen = TrainingData(train.source, train.target.without(users))
+    positives = train.target.select(users).counts
+    user, item = positives.nonzero()
+    candidates = np.asarray(train.target.counts.sum(axis=0)).ravel() > 0
+    return seen, HeldOut(users, train.source.select(users).counts, None, user, item, positives, candidates)
+
+
+def cold_start_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 999, **options):
     """The protocol of CDRIB (Cao et al. 2022) on rows of ``loaders.read_cdrib_pair``: MRR, NDCG@10, HR@10.
 
     Negatives are items that somebody has in train, without the user's positives. The paper's code passes over rows
     whose positive nobody has in train; here they count. See ``measure_rows``.
     """
-    return measure_rows(scorer, held, key=key, negatives=negatives, block=block)
+    return measure_rows(scorer, held, key=key, negatives=negatives, **options)
 
 
 def measure_rows(
@@ -109,6 +130,8 @@ def measure_rows(
     negatives: int,
     measures: Mapping[str, Callable] = ROW_METRICS,
     block: int = BLOCK,
+    rankings: Sequence[str] = RANKINGS,
+    drawn: Int[np.ndarray, "rows negatives"] | None = None,
 ):
     """Rank every held-out row against sampled negatives and against all candidates.
 
@@ -119,6 +142,8 @@ def measure_rows(
         negatives: how many per row, drawn without replacement.
         measures: name -> ``f(rank)``, one value per row.
         block: bound on the scores of one chunk, in bytes.
+        rankings: both for anything that is reported; ``("sampled",)`` is enough to choose settings by.
+        drawn: what ``draw_negatives`` gives for this key, where many methods are to meet the same rows.
 
     Returns:
         Long frame ``user, row, ranking, metric, value``: ``row`` counts in the file's order, ``ranking`` is
@@ -129,13 +154,12 @@ def measure_rows(
     """
     import pandas as pd
 
-    keys = named_keys(key, "negatives", "ties")
-    seed = np.asarray(numpy_generator(keys["negatives"]).integers(2**63, size=2))
+    drawn = draw_negatives(held, negatives, key=key) if drawn is None else drawn
+    ties = numpy_generator(named_keys(key, "negatives", "ties")["ties"]).random((len(RANKINGS), len(held.user)))
     items = held.known.shape[1]
-    ranks = {ranking: np.empty(len(held.user), int) for ranking in RANKINGS}
+    ranks = {ranking: np.empty(len(held.user), int) for ranking in rankings}
     step = max(1, block // (4 * items))
     order = np.argsort(held.user, kind="stable")
-    apart = np.flatnonzero(~held.candidates)
     for start in range(0, len(held.users), step):
         users = slice(start, min(start + step, len(held.users)))
         target = None if held.target is None else held.target[users]
@@ -144,25 +168,17 @@ def measure_rows(
             raise ValueError(f"scores: got shape {scores.shape}, expected {(users.stop - start, items)}")
         if np.isnan(scores).any():
             raise ValueError(f"scores: got {int(np.isnan(scores).sum())} NaN, expected numbers")
-        for row in order[slice(*np.searchsorted(held.user[order], [start, users.stop]))]:
-            user, item = held.user[row], held.item[row]
-            line = scores[user - start]
-            known = held.known.indices[held.known.indptr[user] : held.known.indptr[user + 1]]
-            eligible = held.candidates.copy()
-            eligible[known] = False
-            pool = np.flatnonzero(eligible)
-            if len(pool) < negatives:
-                raise ValueError(
-                    f"negatives: got {negatives}, expected at most {len(pool)}, the items user {user} lacks"
-                )
-            rng = np.random.default_rng([*seed, row])
-            drawn = line[pool[rng.choice(len(pool), negatives, replace=False, shuffle=False)]]
-            out = line[np.union1d(known[known != item], apart[apart != item])]
-            for ranking, (others, less) in {"sampled": (drawn, ()), "full": (line, out)}.items():
-                higher = np.count_nonzero(others > line[item]) - np.count_nonzero(less > line[item])
-                equal = np.count_nonzero(others == line[item]) - np.count_nonzero(less == line[item])
-                equal -= ranking == "full"  # the positive itself
-                ranks[ranking][row] = 1 + higher + int(rng.random() * (equal + 1))
+        rows = order[slice(*np.searchsorted(held.user[order], [start, users.stop]))]
+        own = scores[held.user[rows] - start, held.item[rows]][:, None]
+        for ranking, tie in zip(RANKINGS, ties, strict=True):
+            if ranking not in ranks:
+                continue
+            if ranking == "sampled":
+                others = scores[(held.user[rows] - start)[:, None], drawn[rows]]
+                higher, equal = (others > own).sum(axis=1), (others == own).sum(axis=1)
+            else:
+                higher, equal = _against_all(scores, held, rows, start)
+            ranks[ranking][rows] = 1 + higher + (tie[rows] * (equal + 1)).astype(int)
     users = held.users[held.user]
     return pd.concat(
         [
@@ -180,6 +196,44 @@ def measure_rows(
         ],
         ignore_index=True,
     )
+
+
+def draw_negatives(held: HeldOut, negatives: int, *, key: Key) -> Int[np.ndarray, "rows negatives"]:
+    """Random items of every row's user, without replacement, among the candidates that the user is not known to have.
+
+    Raises:
+        ValueError: a user with fewer such items than that.
+    """
+    seed = np.asarray(numpy_generator(named_keys(key, "negatives", "ties")["negatives"]).integers(2**63, size=2))
+    candidates = np.flatnonzero(held.candidates)
+    drawn = np.empty((len(held.user), negatives), np.int32)
+    for row, user in enumerate(held.user):
+        known = held.known.indices[held.known.indptr[user] : held.known.indptr[user + 1]]
+        known = known[held.candidates[known]]
+        if len(candidates) - len(known) < negatives:
+            raise ValueError(
+                f"negatives: got {negatives}, expected at most {len(candidates) - len(known)}, the items user {user} "
+                "lacks"
+            )
+        # more than are needed, so that enough are left without the known ones
+        some = min(negatives + len(known), len(candidates))
+        chosen = candidates[np.random.default_rng([*seed, row]).choice(len(candidates), some, replace=False)]
+        drawn[row] = chosen[~np.isin(chosen, known)][:negatives]
+    return drawn
+
+
+def _against_all(scores, held, rows, start):
+    """Of every row: candidates scored higher than the positive, and equal to it, the user's known items left out."""
+    higher, equal = np.empty(len(rows), int), np.empty(len(rows), int)
+    apart = np.flatnonzero(~held.candidates)
+    for place, row in enumerate(rows):
+        user, item = held.user[row], held.item[row]
+        line = scores[user - start]
+        known = held.known.indices[held.known.indptr[user] : held.known.indptr[user + 1]]
+        out = line[np.union1d(known[known != item], apart[apart != item])]
+        higher[place] = np.count_nonzero(line > line[item]) - np.count_nonzero(out > line[item])
+        equal[place] = np.count_nonzero(line == line[item]) - np.count_nonzero(out == line[item]) - 1
+    return higher, equal
 
 
 def summarise_rows(values, *, key: Key, confidence: float = 0.95, resamples: int = 2000):

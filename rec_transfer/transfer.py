@@ -33,12 +33,28 @@ class Transfer(NamedTuple):
     aligner: Aligner
 
     def believe(self, history: History) -> Gaussian:
-        """What the source clicks say of the user's interest in the target domain."""
-        return self.aligner(posterior(self.source, history.source))
+        """What the source clicks say of the user's interest in the target domain, and the target's where given."""
+        mapped = self.aligner(posterior(self.source, history.source))
+        return mapped if history.target is None else fused(mapped, posterior(self.target, history.target))
 
     def __call__(self, history: History) -> np.ndarray:
         """Scores [users, items]: the target decoder's logits at the mean of that belief."""
         return np.asarray(self.target.decoder(self.believe(history).mean))
+
+
+def fused(mapped: Gaussian, own: Gaussian) -> Gaussian:
+    r"""Two beliefs that share the prior N(0, I) and nothing else: $p(z \mid x_s)\, q(z \mid x_t) / p(z)$, normalised.
+
+    Precisions add up but for the prior's, which would be counted twice: $\Lambda = \Lambda_s + \Lambda_t - I$ (kept
+    at least $\Lambda_t$: a mapped belief wider than the prior says nothing, not less), means weighted alike.
+    """
+    identity = jnp.eye(mapped.mean.shape[-1])
+    axes, spread = jnp.linalg.eigh(mapped.covariance)[::-1]
+    more = (axes * jnp.maximum(1 / spread - 1, 0)[..., None, :]) @ jnp.swapaxes(axes, -1, -2)
+    precision = jnp.linalg.inv(own.covariance)
+    shift = (more + identity) @ mapped.mean[..., None] + precision @ own.mean[..., None]
+    covariance = jnp.linalg.inv(more + precision)
+    return Gaussian((covariance @ shift)[..., 0], covariance)
 
 
 def fit_transfer(train: TrainingData, fit_aligner: FitAligner, source: VAE, target: VAE, *, key: Key) -> Transfer:
@@ -60,14 +76,18 @@ def fit_transfer(train: TrainingData, fit_aligner: FitAligner, source: VAE, targ
 DomainVAEs = Callable[..., VAE]  # vaes(domain: Interactions, *, key) -> VAE
 
 
-def domain_vaes(config: VAEConfig) -> DomainVAEs:
+def domain_vaes(config: VAEConfig, *, train: Callable | None = None) -> DomainVAEs:
     """The VAEs of every domain: trained when first asked for, once per key, then remembered.
 
     A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or on who asks.
+
+    Args:
+        config: sizes of the networks and of their training.
+        train: ``train_vae`` if None, or ``sparse_training.train_vae_sparse`` (with its options) for large domains.
     """
 
     def vae_of(domain: Interactions, *, key: Key) -> VAE:
-        return train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model
+        return (train or train_vae)(domain.counts, key=key_for(key, domain.domain), config=config).model
 
     return once_per_key(vae_of)
 

@@ -23,7 +23,7 @@ LAYERS = (
         "metrics", "plotting", "ridge", "sparse_layers", "synthetic", "training",
     },
     {"audit", "big_logs", "factor_model", "item_models", "log_writer", "protocols", "tuning", "twins", "vae"},
-    {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents", "sparse_training"},
+    {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents", "sparse_models", "sparse_training"},
     {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
     {"evaluation"},

@@ -280,3 +280,26 @@ def test_reasons_do_not_change_the_history(split, recommender):
 def test_reasons_are_given_for_one_user_with_clicks(counts, message):
     with pytest.raises(ValueError, match=message):
         reasons(lambda history: jnp.zeros((1, 2)), sparse.csr_array(np.array(counts)), 0)
+
+
+def test_two_beliefs_fuse_as_their_densities_do():
+    """On a line, against the product of the densities over the prior on a grid."""
+    grid = np.linspace(-8, 8, 20001)
+    mapped, own = (0.8, 0.5), (-0.4, 0.3)
+
+    def density(mean, variance):
+        return np.exp(-0.5 * (grid - mean) ** 2 / variance)
+
+    weight = density(*mapped) * density(*own) / density(0.0, 1.0)
+    weight /= weight.sum()
+    mean = np.sum(weight * grid)
+    result = transfer.fused(*(Gaussian(jnp.array([[m]]), jnp.array([[[v]]])) for m, v in (mapped, own)))
+    np.testing.assert_allclose(result.mean[0, 0], mean, atol=1e-4)
+    np.testing.assert_allclose(result.covariance[0, 0, 0], np.sum(weight * (grid - mean) ** 2), atol=1e-4)
+
+
+def test_a_mapped_belief_no_better_than_the_prior_leaves_the_own_one():
+    own = Gaussian(jnp.array([[0.7, -0.2]]), 0.4 * jnp.eye(2)[None])
+    result = transfer.fused(Gaussian(jnp.zeros((1, 2)), 1.5 * jnp.eye(2)[None]), own)
+    np.testing.assert_allclose(result.mean, own.mean, atol=1e-6)
+    np.testing.assert_allclose(result.covariance, own.covariance, atol=1e-6)
