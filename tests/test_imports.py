@@ -22,8 +22,14 @@ LAYERS = (
         "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "loaders",
         "metrics", "plotting", "ridge", "sparse_layers", "synthetic", "training",
     },
-    {"audit", "big_logs", "factor_model", "item_models", "log_writer", "protocols", "tuning", "twins", "vae"},
-    {"alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "shared_latents", "sparse_models", "sparse_training"},
+    {
+        "audit", "big_logs", "factor_model", "item_models", "log_writer", "long_runs", "protocols", "tuning", "twins",
+        "vae",
+    },
+    {
+        "alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "sampled_softmax", "shared_latents",
+        "sparse_models", "sparse_training",
+    },
     {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
     {"evaluation"},
