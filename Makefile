@@ -13,7 +13,7 @@ export JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES ?= none
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help case-study test test-portable unit notebooks-check evidence lab notebooks student data real-data text lint lock clean
+.PHONY: help case-study test test-portable unit notebooks-check evidence limits lab notebooks student data real-data text lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ test-portable: $(STAMP)  ## `make test` once more on the oldest instruction set,
 
 evidence: $(STAMP)  ## share of the oracle's lift, films to books, bent and linear worlds, five seeds (ALL=1: six directions)
 	@$(BIN)/python tools/evidence.py $(if $(ALL),--all)
+
+limits: $(STAMP)  ## what holds transfer back: the best methods given the truth of one part after the other
+	@$(BIN)/python tools/limits.py
 
 real-data: $(STAMP)  ## the papers' protocols on real people (FOLDER= SOURCE= TARGET= SHARED= for a pair of your own)
 	@$(BIN)/python tools/real_data.py $(if $(FOLDER),--folder $(FOLDER) --source $(SOURCE) --target $(TARGET) --shared $(SHARED))
