@@ -7,7 +7,7 @@ numbers and a matrix, so that $\epsilon_d$ is integrated out exactly and the res
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,6 @@ def fit_shared_latents(
     epochs: int = 240,
     learning_rate: float = 3e-3,
     weight_decay: float = 1e-2,
-    laid_upon: Literal["source", "target"] = "source",
     factor_models: Callable[..., FactorModel] | None = None,
 ) -> "SharedTransfer":
     """Fit both domains' factor models, then what they share, on all training users; a ``FitMethod``.
@@ -127,26 +126,17 @@ def fit_shared_latents(
         train: the training data of one direction.
         latent: dimensions of the interests, shared and shown.
         epochs, learning_rate, weight_decay: see ``training.fit``.
-        laid_upon: the domain whose interests u starts as; the other's are a ridge map of it. Few pairs leave the two
-            starts with different maps, so that the mean of both (``transfer.averaged``) is better than either.
         factor_models: those of ``domain_factor_models``, to share them between directions; fitted anew if None.
-
-    Raises:
-        ValueError: ``laid_upon`` names neither end.
     """
-    if laid_upon not in ("source", "target"):
-        raise ValueError(f"laid_upon: got {laid_upon!r}, expected 'source' or 'target'")
     keys = named_keys(key, "initialise", "train", "score")
     factor_models = factor_models or domain_factor_models(latent)
     here, there = factor_models(train.source, key=key), factor_models(train.target, key=key)
     users, shared = _users(train, here, there)
+    source, target = (posterior.mean[shared] for posterior in users.beliefs)
+    ridge = fit_ridge(source, target)
     start = named_keys(keys["initialise"], "source", "target", "model")
     identity = Shown(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
-    means = [posterior.mean[shared] for posterior in users.beliefs]
-    ridge = fit_ridge(*(means if laid_upon == "source" else means[::-1]))
-    mapped = Shown(ridge.coefficients, ridge.intercept, key=start["target"])
-    shown = (identity, mapped) if laid_upon == "source" else (mapped, identity)
-    model = SharedLatents(*shown, key=start["model"])
+    model = SharedLatents(identity, Shown(ridge.coefficients, ridge.intercept, key=start["target"]), key=start["model"])
     fitted = training.fit(
         model, negative_bound, users, key=keys["train"], epochs=epochs, batch_size=420,
         learning_rate=learning_rate, weight_decay=weight_decay,

@@ -59,20 +59,3 @@ def test_counts_of_another_catalogue_are_refused(fitted, split):
         fitted(History(split.history.source[:, :29]))
     with pytest.raises(ValueError, match="latent: got 30, expected fewer"):
         factor_model.fit_factor_model(split.train.source.counts, latent=30, key=KEY)
-
-
-def test_interests_start_as_those_of_the_domain_they_are_laid_upon(split, fitted):
-    models = {"films": fitted.source, "books": fitted.target}
-    untrained = {
-        end: shared_latents.fit_shared_latents(
-            split.train, key=KEY, latent=2, epochs=1, learning_rate=0.0, laid_upon=end,
-            factor_models=lambda domain, *, key: models[domain.domain],
-        ).model
-        for end in ("source", "target")
-    }  # fmt: skip
-    for end, other in (("source", "target"), ("target", "source")):
-        laid_upon, mapped = (getattr(untrained[end], side) for side in (end, other))
-        np.testing.assert_allclose(laid_upon(np.eye(2)), 0.9 * np.eye(2), atol=1e-6)
-        assert np.abs(np.asarray(mapped(np.eye(2))) - 0.9 * np.eye(2)).max() > 0.05
-    with pytest.raises(ValueError, match="laid_upon: got 'films', expected 'source' or 'target'"):
-        shared_latents.fit_shared_latents(split.train, key=KEY, laid_upon="films")

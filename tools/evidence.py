@@ -52,7 +52,6 @@ def ladder(world: synthetic.World | None) -> dict:
         "Gaussian process": once_per_key(partial(fit_gaussian_process, factor_models=factor_models)),
         "shared + private latents": once_per_key(partial(fit_shared_latents, factor_models=factor_models)),
     }
-    target_end = partial(fit_shared_latents, factor_models=factor_models, laid_upon="target")
     rungs = {
         "random": baselines.fit_random,
         "popularity": baselines.fit_popularity,
@@ -81,7 +80,7 @@ def ladder(world: synthetic.World | None) -> dict:
         vaes=vaes,
     )
     rungs |= both | {
-        "shared latents + process": transfer.averaged(both | {"from the other end": target_end}),
+        "shared latents + process": transfer.averaged(both),
         "ceiling: same user": transfer.same_user(vaes),
     }
     return rungs | (oracle.with_oracle(world) if world is not None else {})
