@@ -1,0 +1,69 @@
+"""This package's trainer on compressed rows (variants ``float32`` and ``bfloat16``), and its ranking by counting."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import worker
+from clicks import HIDDEN, LATENT, first_weights
+
+from rec_transfer import sparse_training
+from rec_transfer.vae import VAE, VAEConfig
+
+CONFIG = {
+    "latent": LATENT, "hidden": HIDDEN, "dropout": 0.5, "anneal_epochs": 20, "batch_size": 500, "learning_rate": 1e-3,
+}  # fmt: skip
+
+
+def vae(items: int, config: VAEConfig) -> VAE:
+    """The network with the weights that every implementation starts from."""
+    model = VAE(items, config, key=jax.random.key(0))
+    weights = first_weights(items)
+    layers = {
+        "hidden": model.encoder.hidden,
+        "mean": model.encoder.mean,
+        "log_variance": model.encoder.log_variance,
+        "decoder": model.decoder.hidden,
+        "logits": model.decoder.logits,
+    }
+    for name, layer in layers.items():
+        layer.kernel[...], layer.bias[...] = jnp.asarray(weights[name]), jnp.asarray(weights[f"{name}_bias"])
+    return model
+
+
+class Trainer:
+    def __init__(self, clicks, variant, epochs):
+        self.clicks, self.precision = clicks, variant
+        self.config = VAEConfig(epochs=epochs, **CONFIG)
+        self.epochs = sparse_training.Epochs(clicks.train, self.config, variant)
+        model = vae(clicks.train.shape[1], self.config)
+        self.training = model, self.epochs.optimizer().init(model)
+        self.key, self.done = jax.random.key(1), 0
+
+    def epoch(self):
+        self.training, loss = self.epochs(self.training, self.done, key=self.key)
+        self.done += 1
+        return float(loss)
+
+    def loss(self):
+        return sparse_training.mean_loss(
+            self.training[0], counts=self.clicks.train, config=self.config, precision=self.precision, epoch=self.done
+        )
+
+    def product(self, precision, side):
+        left, right = (jax.random.normal(jax.random.key(seed), (side, side), precision) for seed in (0, 1))
+        times = []
+        for _ in range(2):
+            start = time.perf_counter()
+            _product(left, right).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+
+@jax.jit
+def _product(left, right):
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32)
+
+
+if __name__ == "__main__":
+    worker.main(Trainer)

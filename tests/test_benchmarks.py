@@ -1,0 +1,111 @@
+"""What the benchmark concludes from timings: which rounds count, ratios, exponents and gates; and its own clicks."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import clicks
+import gates
+import processes
+import rounds
+from rounds import Gate, Ratio, Round
+
+
+def test_rounds_with_busy_neighbours_do_not_count():
+    found = [Round({"slow": 9.0}, 0.3), Round({"slow": 2.0}, 0.119), Round({"slow": 3.0}, 0.12)]
+    assert rounds.quiet(found) == found[1:2]
+    assert processes.counted(found) == (found, False)  # one quiet round is no basis for a verdict
+    assert processes.counted([*found, *3 * found[1:2]]) == (4 * found[1:2], True)
+
+
+def test_a_ratio_is_of_medians_and_its_span_of_pairs():
+    found = [Round({"slow": slow, "quick": quick}, 0) for slow, quick in ((2, 1), (3, 1), (8, 2))]
+    assert rounds.ratio(found, "slow", "quick") == Ratio(3.0, 2.0, 4.0)
+
+
+def test_growth_is_the_exponent_of_a_power():
+    sizes = [1_000, 2_000, 5_000]
+    assert rounds.growth(sizes, [3 * size**0.8 for size in sizes]) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("gate", "holds"),
+    [
+        (Gate("a", 2.5, 2.5), True),
+        (Gate("a", 2.49, 2.5), False),
+        (Gate("a", 0.001, 0.002, at_least=False), True),
+        (Gate("a", 0.003, 0.002, at_least=False), False),
+        (Gate("a", None, 0.002, at_least=False), False),
+        (Gate("a", float("nan"), 0.002, at_least=False), False),
+    ],
+)
+def test_one_gate_that_falls_short_is_the_verdict(gate, holds):
+    lines, status = rounds.verdict([Gate("sure", 2.0, 1.0), gate])
+    assert (status, lines[1].startswith("holds")) == (int(not holds), holds)
+
+
+def a_result(seconds, quiet=True):
+    """What ``bench.py`` finds at M where an epoch of ours takes these seconds, of the plain loop 4, the strongest 2."""
+    row = {
+        "seconds": seconds,
+        "ratio": Ratio(*[4 / seconds] * 3),
+        "strongest": Ratio(*[2 / seconds] * 3),
+        "share": 0.9 / seconds,
+    }
+    loss = {"before": {"a": 300.0, "b": 300.001}, "after": {"a": 290.0, "b": 291.0}}
+    return {"bfloat16": True, "epochs": {"M": {"rows": {"ours:float32": row}, "quiet": quiet, "loss": loss}}}
+
+
+def short(result):
+    return [gate.what for gate in gates.gates(result) if not rounds.held(gate)]
+
+
+def test_the_gates_are_those_of_the_size_and_precision():
+    assert short(a_result(1.0)) == []
+    assert short(a_result(1.19)) == [
+        "M float32: epoch, times plain PyTorch",
+        "M float32: share of the process's own product",
+    ]
+    assert len(short(a_result(2.1))) == 3
+    assert len(short(a_result(1.0, quiet=False))) == 3  # timings of a busy machine decide nothing
+
+
+def test_another_loss_after_an_epoch_falls_short_of_every_speed():
+    result = a_result(1.0)
+    result["epochs"]["M"]["loss"]["after"]["b"] = 293.0
+    assert short(result) == ["M: spread of losses after an epoch"]
+
+
+def test_whole_runs_are_held_to_their_seconds_and_ndcg():
+    def row(seconds, ndcg=0.4):
+        return {"seconds": seconds, "ndcg": ndcg}
+
+    table = {gates.PLAIN: row(30), "ours:float32 cached": row(12, 0.4019), "ours:bfloat16 cached": row(9.9, 0.4025)}
+    small = {gates.PLAIN: row(6), "ours:float32 cold": row(4.5), "ours:float32 cached": row(3.6)}
+    assert short({"bfloat16": True, "whole": {"S": small, "M": table}}) == [
+        "S: whole process, cached, times plain PyTorch",
+        "M: NDCG@100 of bfloat16 away from float32's",
+    ]
+
+
+def test_the_clicks_are_as_many_as_asked_split_and_drawn_once(tmp_path):
+    size = clicks.Size(400, 300, 30)
+    found = clicks.load(tmp_path, size)
+    train, held_out = (matrix.toarray() for matrix in found)
+    assert set(np.unique(train)) == set(np.unique(held_out)) == {0, 1}
+    assert not (train * held_out).any()
+    per_user = train.sum(axis=1)
+    assert (per_user + held_out.sum(axis=1)).mean() == pytest.approx(30, rel=0.05)
+    assert per_user.min() > 0
+    assert held_out.sum() / (train.sum() + held_out.sum()) == pytest.approx(0.2, abs=0.03)
+    for again, matrix in zip(clicks.load(tmp_path, size), found, strict=True):
+        np.testing.assert_array_equal(again.toarray(), matrix.toarray())
+
+
+def test_ndcg_by_hand():
+    ranks, users = np.array([1, 3, 101, 2]), np.array([0, 0, 1, 3])
+    expected = np.mean([(1 + 1 / 2) / (1 + 1 / np.log2(3)), 0.0, 1 / np.log2(3)])
+    assert clicks.mean_ndcg(ranks, users, np.array([2, 1, 0, 1])) == pytest.approx(expected)
