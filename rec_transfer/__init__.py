@@ -8,12 +8,15 @@ that ``import rec_transfer`` costs next to nothing.
 from importlib import import_module
 
 CONTENTS = {
+    "types": ("TrainingData", "History"),
     "synthetic": ("WorldConfig", "make_world", "sample_population"),
     "event_log": ("read_log",),
     "big_logs": ("count_log",),
     "interactions": ("from_events", "cold_start"),
     "vae": ("VAEConfig", "train_vae", "posterior"),
     "sparse_training": ("train_vae_sparse",),
+    "devices": ("all_devices", "share_of_users"),
+    "workers": ("connect", "run_workers"),
     "checkpoints": ("save_vae", "load_vae"),
     "alignment": ("fit_ridge_map", "fit_mlp_map"),
     "closed_form_maps": ("fit_procrustes_map", "fit_cca_map", "fit_weighted_map"),
@@ -41,6 +44,7 @@ CONTENTS = {
     "audit": ("identical_audiences", "duplicated_users", "rows_in_training", "without_leaks"),
     "twins": ("write_cdrib_pair", "write_ratings"),
     "evaluation": ("evaluate", "summarise", "paired_tests", "share_of_lift", "compare"),
+    "overlap": ("overlap_lift", "lift_by_overlap"),
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}
 __all__ = list(_HOME)

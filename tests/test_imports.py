@@ -19,12 +19,12 @@ LAYERS = (
     {"types", "naming"},
     {"csv_rows", "keys", "memo", "tables"},
     {
-        "calibration", "datasets", "event_log", "gains", "interactions", "laplace", "likelihoods", "loaders",
+        "calibration", "datasets", "devices", "event_log", "gains", "interactions", "laplace", "likelihoods", "loaders",
         "metrics", "plotting", "ridge", "sparse_layers", "synthetic", "training",
     },
     {
         "audit", "big_logs", "factor_model", "item_models", "log_writer", "long_runs", "protocols", "tuning", "twins",
-        "vae",
+        "vae", "workers",
     },
     {
         "alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "sampled_softmax", "shared_latents",
@@ -33,6 +33,7 @@ LAYERS = (
     {"closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
     {"transfer"},
     {"evaluation"},
+    {"overlap"},
 )  # fmt: skip
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
