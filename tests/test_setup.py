@@ -1,5 +1,6 @@
 """What people install, type and cite agrees: pins, bounds, verbs, links; and no file names a machine or an index."""
 
+import importlib.util
 import re
 import subprocess
 import tomllib
@@ -253,3 +254,15 @@ def test_links_of_notebooks_hold(path):
     cells = nbformat.read(path, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     assert not (dead := dead_links(path, text)), dead
+
+
+def test_workers_share_the_cores_without_an_overlap_or_a_rest():
+    spec = importlib.util.spec_from_file_location("root_conftest", ROOT / "conftest.py")
+    root = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(root)
+    assert root.cores_of(None, 1, [3, 5]) == [3, 5]
+    for cores, workers in ([0, 1], 2), ([2, 3, 6, 7], 2), ([0, 1, 2], 2):
+        shares = [root.cores_of(f"gw{number}", workers, cores) for number in range(workers)]
+        assert sorted(sum(shares, [])) == cores
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [root.cores_of(f"gw{number}", 4, [0, 1]) for number in range(4)] == [[0], [1], [0], [1]]
