@@ -8,7 +8,7 @@ import os
 
 
 def cores_of(worker: str | None, workers: int, cores: list[int]) -> list[int]:
-    """The cores of worker "gw0", "gw1", ...: every one of them where there is no worker, at least one where there is."""
+    """The cores of worker "gw0", "gw1", ...: all where there is no worker, at least one where there is."""
     if not worker:
         return cores
     number = int(worker.removeprefix("gw"))
