@@ -113,6 +113,23 @@ def hide_users(train: TrainingData, number: int, *, key: Key) -> tuple[TrainingD
     return seen, HeldOut(users, train.source.select(users).counts, None, user, item, positives, candidates)
 
 
+def some_users(held: HeldOut, number: int, *, key: Key) -> HeldOut:
+    """The rows of so many random users of ``held``, or all: for choosing settings in bounded memory.
+
+    Raises:
+        ValueError: no user asked for.
+    """
+    if number < 1:
+        raise ValueError(f"number: got {number}, expected at least 1 user")
+    users = np.sort(numpy_generator(key).permutation(len(held.users))[:number])
+    rows = np.isin(held.user, users)
+    target = None if held.target is None else held.target[users]
+    return held._replace(
+        users=held.users[users], source=held.source[users], target=target, known=held.known[users],
+        user=np.searchsorted(users, held.user[rows]), item=held.item[rows],
+    )  # fmt: skip
+
+
 def cold_start_rows(scorer: Scorer, held: HeldOut, *, key: Key, negatives: int = 999, **options):
     """The protocol of CDRIB (Cao et al. 2022) on rows of ``loaders.read_cdrib_pair``: MRR, NDCG@10, HR@10.
 
@@ -215,11 +232,15 @@ def draw_negatives(held: HeldOut, negatives: int, *, key: Key) -> Int[np.ndarray
                 f"negatives: got {negatives}, expected at most {len(candidates) - len(known)}, the items user {user} "
                 "lacks"
             )
-        # more than are needed, so that enough are left without the known ones
-        some = min(negatives + len(known), len(candidates))
+        some = min(negatives + len(known), len(candidates))  # enough are left without the known ones
         chosen = candidates[np.random.default_rng([*seed, row]).choice(len(candidates), some, replace=False)]
         drawn[row] = chosen[~np.isin(chosen, known)][:negatives]
     return drawn
+
+
+def most_negatives(held: HeldOut) -> int:
+    """How many negatives every user has: the candidates that the user with the most known ones lacks."""
+    return int(held.candidates.sum() - (held.known @ held.candidates).max())
 
 
 def _against_all(scores, held, rows, start):
@@ -248,15 +269,15 @@ def summarise_rows(values, *, key: Key, confidence: float = 0.95, resamples: int
     import pandas as pd
 
     by = [column for column in values.columns if column not in ("user", "row", "value")]
-    lines = []
+    lines, draws = [], {}
     for names, part in values.groupby(by, sort=False):
         user, users = pd.factorize(part.user)
         total, number = np.bincount(user, part.value), np.bincount(user)
-        rng = numpy_generator(
-            key_for(key, "users")
-        )  # the same users for every line: intervals of one table go together
-        draws = rng.multinomial(len(users), np.full(len(users), 1 / len(users)), size=resamples)
-        low, high = np.quantile(draws @ total / (draws @ number), [(1 - confidence) / 2, (1 + confidence) / 2])
+        if len(users) not in draws:  # the same users for every line: intervals of one table go together
+            rng = numpy_generator(key_for(key, "users"))
+            draws[len(users)] = rng.multinomial(len(users), np.full(len(users), 1 / len(users)), size=resamples)
+        drawn = draws[len(users)]
+        low, high = np.quantile(drawn @ total / (drawn @ number), [(1 - confidence) / 2, (1 + confidence) / 2])
         lines.append((*names, len(part), part.value.mean(), low, high))
     return pd.DataFrame(lines, columns=[*by, "rows", "mean", "low", "high"])
 

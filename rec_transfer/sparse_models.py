@@ -15,6 +15,8 @@ from rec_transfer.ridge import fit_ridge
 from rec_transfer.types import FitMethod, History, Interactions, Key, Scorer, TrainingData
 
 AXES = 512  # computed once per domain; a map takes as many of the first as it is told
+PAIRED = 8000  # overlapping users that ridge and EASE learn from at most: their products are 256 MB then
+CHUNK = 256  # users diffused at a time
 LEAST = 1e-9
 
 
@@ -85,18 +87,30 @@ def popular(domain: Interactions) -> Float[np.ndarray, " items"]:
     return np.asarray(clicked(domain.counts).mean(axis=0), np.float32).ravel()
 
 
-@lru_cache(maxsize=4)
-def _paired_rows(train: TrainingData):
-    """Rows of length 1 of the overlapping users in both domains, and the products of the source's among themselves."""
-    source, target = (unit_rows(side.counts) for side in train.pairs)
-    return source, target, (source @ source.T).toarray()
+def _paired(train: TrainingData):
+    """Source and target counts of the overlapping users; the ``PAIRED`` who did most in both, if there are more."""
+    source, target = (side.counts for side in train.pairs)
+    if source.shape[0] > PAIRED:
+        activity = np.minimum(*(np.asarray(clicked(side).sum(axis=1)).ravel() for side in (source, target)))
+        most = np.sort(np.argsort(-activity, kind="stable")[:PAIRED])
+        source, target = source[most], target[most]
+    return source, target
+
+
+@lru_cache(maxsize=1)  # one factor is as large as the products; settings of one penalty come one after another
+def _ridge_factor(train: TrainingData, penalty: float):
+    r"""Rows of length 1 of the overlapping users in both domains; the Cholesky factor of $X_s X_s^\top + \lambda I$."""
+    source, target = map(unit_rows, _paired(train))
+    products = (source @ source.T).toarray()
+    products[np.diag_indices_from(products)] += np.float32(penalty)
+    return source, target, linalg.cho_factor(products, overwrite_a=True, check_finite=False)
 
 
 def paired_ridge(penalty: float, popularity: float) -> FitMethod:
     r"""Ridge from source to target rows: $s = x_s X_s^\top (X_s X_s^\top + \lambda I)^{-1} X_t + w p$.
 
-    The dual form costs the overlapping users cubed, whatever the catalogues. It remembers: an item that the same few
-    people have in both domains is found again.
+    The dual form costs the overlapping users cubed, whatever the catalogues, so that at most ``PAIRED`` of them are
+    used. It remembers: an item that the same few people have in both domains is found again.
 
     Args:
         penalty: lambda; rows have length 1.
@@ -104,8 +118,7 @@ def paired_ridge(penalty: float, popularity: float) -> FitMethod:
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
-        source, target, products = _paired_rows(train)
-        factor = linalg.cho_factor(products + penalty * np.eye(len(products), dtype=products.dtype), overwrite_a=True)
+        source, target, factor = _ridge_factor(train, penalty)
         share = popular(train.target)
 
         def score(history: History) -> np.ndarray:
@@ -148,6 +161,41 @@ def stacked_axes(factors: int, popularity: float) -> FitMethod:
     return fit
 
 
+def diffusion(steps: int, popularity: float) -> FitMethod:
+    r"""Where walks from a user's items end, in the graph of all users and the items of both domains.
+
+    $s = \sum_{k=1}^{K} x D_i^{-1/2} (R^\top R)^k D_i^{\,p}$ with $R = D_u^{-1/2} X D_i^{-1/2}$: k = 1 is items that
+    share users with the user's own, every further step goes on to what those users have (the random walks of Cooper
+    et al. 2014, normalised as ``principal_axes``). Nothing is fitted, and no direction of the graph is left out as
+    its axes do; the popular items, which every walk comes to, stand out more with each step.
+
+    Args:
+        steps: K.
+        popularity: see ``spectral_map``.
+    """
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        both, first = _both(train), len(train.source.items)
+        degree = np.maximum(np.asarray(clicked(both.counts).sum(axis=0)).ravel(), 1.0)
+        walk = sparse.csr_array(unit_rows(both.counts) @ sparse.diags_array(degree**-0.5)).astype(np.float32)
+        back = sparse.csr_array(walk.T)
+        items = (degree[first:, None] ** popularity).astype(np.float32)
+
+        def score(history: History) -> np.ndarray:
+            rows = stacked(history, len(items)) @ sparse.diags_array(degree**-0.5)
+            result = np.zeros((rows.shape[0], len(items)), np.float32)
+            for start in range(0, rows.shape[0], CHUNK):
+                part = rows[start : start + CHUNK].toarray().T.astype(np.float32)
+                for _ in range(steps):
+                    part = back @ (walk @ part)
+                    result[start : start + CHUNK] += part[first:].T
+            return result * items.T
+
+        return score
+
+    return fit
+
+
 @lru_cache(maxsize=4)
 def _both(train: TrainingData) -> Interactions:
     """Both domains as one: a row per user of either, the columns of both."""
@@ -181,7 +229,7 @@ def warm(method: FitMethod) -> FitMethod:
     return fit
 
 
-def paired_ease(penalty: float, popularity: float) -> FitMethod:
+def paired_ease(penalty: float, popularity: float, *, strangers: bool = False) -> FitMethod:
     r"""EASE on the stacked rows of the overlapping users (see ``item_models.ease``), through the users.
 
     $(X^\top X + \lambda I)^{-1} = (I - X^\top C X) / \lambda$ with $C = (X X^\top + \lambda I)^{-1}$ over stacked rows;
@@ -190,12 +238,15 @@ def paired_ease(penalty: float, popularity: float) -> FitMethod:
 
     Args:
         penalty, popularity: see ``paired_ridge``.
+        strangers: learn from users of one domain too; of more than ``PAIRED`` rows, from the longest.
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
-        source, target = (side.counts for side in train.pairs)
-        rows = unit_rows(sparse.csr_array(sparse.hstack([source, target])))
-        gram = (rows @ rows.T).toarray() + penalty * np.eye(rows.shape[0], dtype=np.float32)
+        source = train.source.counts
+        rows = _both(train).counts if strangers else sparse.csr_array(sparse.hstack(_paired(train)))
+        rows = unit_rows(rows[np.sort(np.argsort(-np.diff(rows.indptr), kind="stable")[:PAIRED])])
+        gram = (rows @ rows.T).toarray()
+        gram[np.diag_indices_from(gram)] += np.float32(penalty)
         inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
         there = sparse.csr_array(rows[:, source.shape[1] :])
         own, share = _own(there, inverse), np.float32(popularity) * popular(train.target)

@@ -7,7 +7,14 @@ from scipy import sparse
 
 from rec_transfer.baselines import fit_popularity
 from rec_transfer.loaders import HeldOut, Ratings, read_cdrib_pair, read_ratings
-from rec_transfer.protocols import cold_start_rows, leave_last_out, leave_last_rows, measure_rows, summarise_rows
+from rec_transfer.protocols import (
+    cold_start_rows,
+    leave_last_out,
+    leave_last_rows,
+    measure_rows,
+    some_users,
+    summarise_rows,
+)
 
 KEY = jax.random.key(5)
 
@@ -257,3 +264,19 @@ def test_popularity_on_douban_is_what_the_notes_say(data_folder, source, target,
     sampled = means(leave_last_rows(fit_popularity(train, key=KEY), held, key=KEY))["sampled"]
     for metric, value in zip(("HR@10", "NDCG@10"), expected, strict=True):
         assert sampled[metric] == pytest.approx(value, abs=0.02)
+
+
+def test_some_users_keep_all_their_rows_and_what_is_known_of_them():
+    held = many(users=30)
+    some = some_users(held, 7, key=KEY)
+    assert len(some.users) == 7
+    chosen = {user: row for row, user in enumerate(held.users)}
+    at = [chosen[user] for user in some.users]
+    np.testing.assert_array_equal(some.known.toarray(), held.known.toarray()[at])
+    np.testing.assert_array_equal(some.source.toarray(), held.source.toarray()[at])
+    pairs = [(held.users[user], item) for user, item in zip(held.user, held.item, strict=True)]
+    kept = [(some.users[user], item) for user, item in zip(some.user, some.item, strict=True)]
+    assert kept == [pair for pair in pairs if pair[0] in set(some.users)]
+    assert len(some_users(held, 99, key=KEY).users) == 30
+    with pytest.raises(ValueError, match="number: got 0"):
+        some_users(held, 0, key=KEY)

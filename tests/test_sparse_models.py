@@ -62,6 +62,15 @@ def test_ease_through_the_users_is_ease_through_the_items(train, history):
     np.testing.assert_allclose(scorer(warm), both @ weights[:, 12:], atol=1e-4)
 
 
+def test_ease_through_all_users_is_ease_through_the_items(train):
+    stacked = rows(sparse_models._both(train).counts)
+    weights = ease_weights(stacked.T @ stacked, 2.0)
+    warm = History(train.source.counts[:7], train.target.counts[:7])
+    both = rows(sparse.csr_array(sparse.hstack([warm.source, warm.target])))
+    scores = sparse_models.paired_ease(2.0, 0.0, strangers=True)(train, key=KEY)(warm)
+    np.testing.assert_allclose(scores, both @ weights[:, 12:], atol=1e-4)
+
+
 def test_axes_of_the_stacked_graph_use_the_target_history_where_given(train, history):
     scorer = sparse_models.stacked_axes(2, 0.5)(train, key=KEY)
     kind = np.array([int(user[1:]) % 2 for user in train.source.users[60:67]])
@@ -119,3 +128,37 @@ def test_weights_of_other_methods_are_refused():
         sparse_models.mixture({"a": sparse_models.paired_ridge(1.0, 0.0)}, {"b": 1.0})
     with pytest.raises(ValueError, match="above zero"):
         sparse_models.mixture({"a": sparse_models.paired_ridge(1.0, 0.0)}, {"a": 0.0})
+
+
+def test_diffusion_is_the_sum_of_the_walks_through_the_graph(train, history):
+    both = sparse_models._both(train)
+    x = clicked(both.counts).toarray()
+    walk = x / np.sqrt(x.sum(axis=1, keepdims=True)) / np.sqrt(x.sum(axis=0))
+    start = rows(sparse.csr_array(sparse.hstack([history.source, sparse.csr_array((7, 9))]))) / np.sqrt(x.sum(axis=0))
+    step = walk.T @ walk
+    expected = (start @ step + start @ step @ step)[:, 12:] * x.sum(axis=0)[12:] ** 0.75
+    scores = sparse_models.diffusion(2, 0.75)(train, key=KEY)(history)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_diffusion_in_chunks_is_diffusion(train, history, monkeypatch):
+    whole = sparse_models.diffusion(3, 0.5)(train, key=KEY)(history)
+    monkeypatch.setattr(sparse_models, "CHUNK", 3)
+    np.testing.assert_allclose(sparse_models.diffusion(3, 0.5)(train, key=KEY)(history), whole, rtol=1e-5)
+
+
+def test_many_diffusion_steps_end_at_the_popular_items(train, history):
+    scores = sparse_models.diffusion(60, 0.5)(train, key=KEY)(history) - sparse_models.diffusion(59, 0.5)(
+        train, key=KEY
+    )(history)
+    degree = clicked(train.target.counts).toarray().sum(axis=0)
+    np.testing.assert_allclose(scores[0] / scores[0].sum(), degree / degree.sum(), rtol=1e-3)
+
+
+def test_of_too_many_overlapping_users_the_most_active_teach_ridge_and_ease(train, monkeypatch):
+    monkeypatch.setattr(sparse_models, "PAIRED", 10)
+    source, target = sparse_models._paired(train)
+    active = [np.asarray(clicked(side.counts).sum(axis=1)).ravel() for side in train.pairs]
+    least = np.sort(np.minimum(*active))[-10]
+    assert source.shape[0] == target.shape[0] == 10
+    assert min(clicked(side).sum(axis=1).min() for side in (source, target)) >= least

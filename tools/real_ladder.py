@@ -1,0 +1,157 @@
+"""The ladder on real data: every rung with its candidates, chosen on held-out rows, and the mixture of them.
+
+Part of ``real_data.py``. Nothing here sees a test row.
+"""
+
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from rec_transfer import baselines, blends, item_models, protocols, sparse_models
+from rec_transfer.alignment import fit_ridge_map
+from rec_transfer.keys import key_for, numpy_generator
+from rec_transfer.loaders import HeldOut
+from rec_transfer.memo import once_per_key
+from rec_transfer.sparse_training import train_vae_sparse
+from rec_transfer.transfer import Transfer
+from rec_transfer.types import History, Interactions, Key, Pairs, Scorer, TrainingData
+from rec_transfer.vae import VAE, VAEConfig, posterior
+
+WORK = 1e9  # users x items x epochs of a VAE's training: some ten seconds on one core
+VAE_RUNG, OURS, BARE = "VAE + ridge map", "mixture", "item cosine alone"
+
+
+def ladder(warm: bool) -> dict:
+    """Every tuned rung's candidates: name -> (method, weight of popularity); those of one method stand together."""
+    powers = (0.5, 0.75, 1.0)
+    rungs = {
+        "item cosine": {
+            f"{form.__name__}, popularity {weight:g}": (item_models.item_cosine(form, weight), 0.0)
+            for form, weight in product((item_models.clicked, item_models.damped), (0.0, 0.1, 0.3, 1.0, 3.0))
+        },
+        "ridge + popularity": _penalised(sparse_models.paired_ridge),
+        "EASE": _penalised(sparse_models.paired_ease),
+        "EMCDR (axes + map)": {
+            f"{factors} axes, popularity {power:g}": (sparse_models.spectral_map(factors, power), 0.0)
+            for factors, power in product((16, 32, 64, 128, 256, 512), powers)
+        },
+        "axes of both graphs": {
+            f"{factors} axes, popularity {power:g}": (sparse_models.stacked_axes(factors, power), 0.0)
+            for factors, power in product((16, 32, 64, 128, 256), powers)
+        },
+        "graph diffusion": {
+            f"{steps} steps, popularity {power:g}": (sparse_models.diffusion(steps, power), 0.0)
+            for steps, power in product((1, 2, 4, 8), powers)
+        },
+    }
+    if warm:  # ridge would learn to repeat the target history; EMCDR's map to itself is the one graph's axes
+        del rungs["ridge + popularity"], rungs["EMCDR (axes + map)"]
+        rungs["EASE"] = _penalised(partial(sparse_models.paired_ease, strangers=True))
+        rungs["item cosine"] = {
+            name: (sparse_models.warm(method), weight) for name, (method, weight) in rungs["item cosine"].items()
+        }
+    return rungs
+
+
+def _penalised(method) -> dict:
+    """Candidates of a method with a penalty, whose scores popularity is added to."""
+    methods = {penalty: method(penalty, 0.0) for penalty in (3.0, 10.0, 30.0, 100.0)}
+    return {
+        f"penalty {penalty:g}, popularity {weight:g}": (fit, weight)
+        for penalty, fit in methods.items()
+        for weight in (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
+    }
+
+
+@once_per_key
+def domain_vae(domain: Interactions, *, key: Key) -> VAE:
+    """The VAE of one domain, on compressed rows: as many epochs as ``WORK`` allows, 2 to 60, of as many users."""
+    items = domain.counts.shape[1]
+    users = min(domain.counts.shape[0], int(WORK / items / 2))
+    epochs = int(np.clip(WORK / items / users, 2, 60))
+    config = VAEConfig(
+        latent=32, hidden=64, epochs=epochs, anneal_epochs=epochs // 2, learning_rate=3e-3, batch_size=128
+    )
+    rows = np.sort(numpy_generator(key_for(key, "users")).permutation(domain.counts.shape[0])[:users])
+    return train_vae_sparse(domain.counts[rows], key=key_for(key, domain.domain), config=config).model
+
+
+@once_per_key
+def fit_vae(train: TrainingData, *, key: Key) -> Scorer:
+    """A VAE per domain and a ridge map between them: ``transfer.fit_transfer`` without the dense target rows."""
+    source, target = (domain_vae(side, key=key) for side in (train.source, train.target))
+    beliefs = [posterior(model, side.counts) for model, side in zip((source, target), train.pairs, strict=True)]
+    unread = jnp.zeros((len(beliefs[0].mean), 0))  # the map looks at no counts
+    return Transfer(source, target, fit_ridge_map(Pairs(*beliefs, unread)))
+
+
+class Judge:
+    """NDCG@10 of held-out rows against sampled negatives, by the scores of those few items alone."""
+
+    def __init__(self, held: HeldOut, negatives: int, *, key: Key):
+        self.held, self.drawn = held, protocols.draw_negatives(held, negatives, key=key)
+
+    def rows(self, scores) -> np.ndarray:
+        """Scores [users, items] -> [rows, 1 + negatives], the positive first."""
+        user, item = self.held.user[:, None], self.held.item[:, None]
+        return np.concatenate([scores[user, item], scores[user, self.drawn]], axis=1, dtype=np.float32)
+
+    def __call__(self, rows) -> float:
+        own, others = rows[:, :1], rows[:, 1:]
+        rank = 1 + (others > own).sum(axis=1) + (others == own).sum(axis=1) / 2
+        return float(protocols.ROW_METRICS["NDCG@10"](rank).mean())
+
+
+def all_scores(scorer: Scorer, held: HeldOut) -> np.ndarray:
+    """Scores of all held-out users as float32, asked for in chunks."""
+    users, items = held.known.shape
+    result, step = np.empty((users, items), np.float32), max(1, protocols.BLOCK // (4 * items))
+    for start in range(0, users, step):
+        chunk = slice(start, start + step)
+        result[chunk] = scorer(History(held.source[chunk], None if held.target is None else held.target[chunk]))
+    return result
+
+
+class Chosen(NamedTuple):
+    """The rungs as held-out rows would have them, and their mixture: part -> (method, weight); what was chosen."""
+
+    rungs: dict
+    mixture: dict
+    log: list
+
+
+def choose(train: TrainingData, held: HeldOut, negatives: int, warm: bool, *, fit_key: Key, key: Key) -> Chosen:
+    """Every rung with the settings, and the mixture with the weights, that held-out rows like best."""
+    judge = Judge(held, negatives, key=key)
+    share = judge.rows(np.broadcast_to(sparse_models.popular(train.target), held.known.shape))
+    rungs, parts, log, last = {"popularity": baselines.fit_popularity}, {}, [], None
+
+    def standardised(scores):
+        return judge.rows(item_models.standardised(scores))
+
+    for rung, candidates in ladder(warm).items():
+        best = -1.0
+        for name, (method, weight) in candidates.items():
+            if method is not last:
+                scores, last = all_scores(method(train, key=fit_key), held), method
+                rows = judge.rows(scores)
+            value = judge(rows + np.float32(weight) * share)
+            if value > best:
+                best, setting, chosen, kept = value, name, (method, weight), scores
+        log.append((rung, setting, best))
+        rungs[rung] = blends.with_popularity(*chosen) if chosen[1] else chosen[0]
+        parts[rung] = chosen[0], standardised(kept)
+    for name, method in ((VAE_RUNG, fit_vae), (BARE, next(iter(ladder(warm)["item cosine"].values()))[0])):
+        parts[name] = method, standardised(all_scores(method(train, key=fit_key), held))
+    rungs[VAE_RUNG] = fit_vae
+    parts["popularity"] = (
+        baselines.fit_popularity,
+        standardised(np.broadcast_to(sparse_models.popular(train.target), held.known.shape)),
+    )
+    weights = blends.grow_mixture({name: rows for name, (_, rows) in parts.items()}, judge)
+    mixed = sum(np.float32(weight) * parts[name][1] for name, weight in weights.items())
+    log.append((OURS, " + ".join(f"{weight:.3g} {name}" for name, weight in weights.items()), judge(mixed)))
+    return Chosen(rungs, {name: (parts[name][0], weight) for name, weight in weights.items()}, log)
