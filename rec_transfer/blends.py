@@ -14,18 +14,31 @@ from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 Scores = Float[np.ndarray, "users items"]
 
 
-def with_popularity(method: FitMethod, weight: float) -> FitMethod:
-    """A method's scores and ``weight`` times the share of the target's training users that have an item."""
+def with_popularity(method: FitMethod, *, weight: float = 0.0, power: float = 0.0) -> FitMethod:
+    r"""A method's scores with popularity in them: $s_j\, p_j^{\,q} + w\,p_j$.
+
+    p is the share of the target's training users that have an item, one user at least.
+
+    Args:
+        method: what popularity is added to.
+        weight: w, for scores that estimate a share themselves (ridge, EASE).
+        power: q, for scores that were divided by a root of the popularity (axes, diffusion).
+    """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
-        scorer, share = method(train, key=key), np.float32(weight) * popular(train.target)
+        scorer, share = method(train, key=key), shares(train)
 
         def score(history: History) -> np.ndarray:
-            return np.asarray(scorer(history)) + share
+            return np.asarray(scorer(history)) * share**power + np.float32(weight) * share
 
         return score
 
     return fit
+
+
+def shares(train: TrainingData) -> Float[np.ndarray, " items"]:
+    """Share of the target's training users that have each item, as if one had it that nobody has."""
+    return np.maximum(popular(train.target), np.float32(1 / len(train.target.users)))
 
 
 def grow_mixture(

@@ -15,7 +15,8 @@ from rec_transfer.ridge import fit_ridge
 from rec_transfer.types import FitMethod, History, Interactions, Key, Scorer, TrainingData
 
 AXES = 512  # computed once per domain; a map takes as many of the first as it is told
-PAIRED = 8000  # overlapping users that ridge and EASE learn from at most: their products are 256 MB then
+PAIRED = 8000  # overlapping users that ridge learns from at most: their products are 256 MB then
+INVERTED = 4000  # rows that EASE learns from at most: an inverse takes six times as long as ridge's factor
 CHUNK = 256  # users diffused at a time
 LEAST = 1e-9
 
@@ -87,20 +88,20 @@ def popular(domain: Interactions) -> Float[np.ndarray, " items"]:
     return np.asarray(clicked(domain.counts).mean(axis=0), np.float32).ravel()
 
 
-def _paired(train: TrainingData):
-    """Source and target counts of the overlapping users; the ``PAIRED`` who did most in both, if there are more."""
+def _paired(train: TrainingData, most: int):
+    """Source and target counts of the overlapping users; those ``most`` who did most in both, if there are more."""
     source, target = (side.counts for side in train.pairs)
-    if source.shape[0] > PAIRED:
+    if source.shape[0] > most:
         activity = np.minimum(*(np.asarray(clicked(side).sum(axis=1)).ravel() for side in (source, target)))
-        most = np.sort(np.argsort(-activity, kind="stable")[:PAIRED])
-        source, target = source[most], target[most]
+        chosen = np.sort(np.argsort(-activity, kind="stable")[:most])
+        source, target = source[chosen], target[chosen]
     return source, target
 
 
 @lru_cache(maxsize=1)  # one factor is as large as the products; settings of one penalty come one after another
 def _ridge_factor(train: TrainingData, penalty: float):
     r"""Rows of length 1 of the overlapping users in both domains; the Cholesky factor of $X_s X_s^\top + \lambda I$."""
-    source, target = map(unit_rows, _paired(train))
+    source, target = map(unit_rows, _paired(train, PAIRED))
     products = (source @ source.T).toarray()
     products[np.diag_indices_from(products)] += np.float32(penalty)
     return source, target, linalg.cho_factor(products, overwrite_a=True, check_finite=False)
@@ -109,8 +110,8 @@ def _ridge_factor(train: TrainingData, penalty: float):
 def paired_ridge(penalty: float, popularity: float) -> FitMethod:
     r"""Ridge from source to target rows: $s = x_s X_s^\top (X_s X_s^\top + \lambda I)^{-1} X_t + w p$.
 
-    The dual form costs the overlapping users cubed, whatever the catalogues, so that at most ``PAIRED`` of them are
-    used. It remembers: an item that the same few people have in both domains is found again.
+    The dual form costs the overlapping users cubed, so that at most ``PAIRED`` are used, whatever the catalogues. It
+    remembers: an item that the same few people have in both domains is found again.
 
     Args:
         penalty: lambda; rows have length 1.
@@ -142,9 +143,7 @@ def stacked_axes(factors: int, popularity: float) -> FitMethod:
     r"""One graph of all users and the items of both domains, its first axes: $s = z V_t^\top D_i^{\,p}$.
 
     The overlapping users hold the two halves together, so no map is fitted; target histories are used where given.
-
-    Args:
-        factors, popularity: see ``spectral_map``.
+    The arguments are those of ``spectral_map``.
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
@@ -238,13 +237,13 @@ def paired_ease(penalty: float, popularity: float, *, strangers: bool = False) -
 
     Args:
         penalty, popularity: see ``paired_ridge``.
-        strangers: learn from users of one domain too; of more than ``PAIRED`` rows, from the longest.
+        strangers: learn from users of one domain too; of more than ``INVERTED`` rows, from the longest.
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         source = train.source.counts
-        rows = _both(train).counts if strangers else sparse.csr_array(sparse.hstack(_paired(train)))
-        rows = unit_rows(rows[np.sort(np.argsort(-np.diff(rows.indptr), kind="stable")[:PAIRED])])
+        rows = _both(train).counts if strangers else sparse.csr_array(sparse.hstack(_paired(train, INVERTED)))
+        rows = unit_rows(rows[np.sort(np.argsort(-np.diff(rows.indptr), kind="stable")[:INVERTED])])
         gram = (rows @ rows.T).toarray()
         gram[np.diag_indices_from(gram)] += np.float32(penalty)
         inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)

@@ -11,19 +11,24 @@ from rec_transfer.types import History, Interactions, TrainingData
 KEY = jax.random.key(0)
 
 
-def test_popularity_is_added_as_the_share_of_training_users():
-    counts = sparse.csr_array(np.array([[1, 0, 2], [1, 0, 0], [0, 0, 1], [3, 0, 0]]))
+def test_popularity_lifts_by_its_power_and_is_added_by_its_weight():
+    counts = sparse.csr_array(np.array([[1, 0, 2, 0], [1, 0, 0, 0], [0, 0, 1, 0], [3, 0, 0, 1]]))
     ids = np.array(["a", "b", "c", "d"])
     train = TrainingData(
         Interactions("source", counts[:, :2], ids, np.array(["x", "y"])),
-        Interactions("target", counts, ids, np.array(["p", "q", "r"])),
+        Interactions("target", counts, ids, np.array(["p", "q", "r", "s"])),
     )
 
     def constant(train, *, key):
-        return lambda history: np.full((history.source.shape[0], 3), 5.0)
+        return lambda history: np.full((history.source.shape[0], 4), 5.0)
 
-    scores = blends.with_popularity(constant, 2.0)(train, key=KEY)(History(counts[:2, :2]))
-    np.testing.assert_allclose(scores, [[5 + 2 * 0.75, 5.0, 5 + 2 * 0.5]] * 2)
+    def scores(**options):
+        return blends.with_popularity(constant, **options)(train, key=KEY)(History(counts[:2, :2]))
+
+    share = np.array([0.75, 0.25, 0.5, 0.25])  # nobody has q: as if one had
+    np.testing.assert_allclose(scores(weight=2.0), [5 + 2 * share] * 2)
+    np.testing.assert_allclose(scores(power=0.5), [5 * np.sqrt(share)] * 2, rtol=1e-6)
+    np.testing.assert_allclose(scores(), np.full((2, 4), 5.0))
 
 
 @pytest.fixture(scope="module")

@@ -155,9 +155,8 @@ def test_many_diffusion_steps_end_at_the_popular_items(train, history):
     np.testing.assert_allclose(scores[0] / scores[0].sum(), degree / degree.sum(), rtol=1e-3)
 
 
-def test_of_too_many_overlapping_users_the_most_active_teach_ridge_and_ease(train, monkeypatch):
-    monkeypatch.setattr(sparse_models, "PAIRED", 10)
-    source, target = sparse_models._paired(train)
+def test_of_too_many_overlapping_users_the_most_active_teach_ridge_and_ease(train):
+    source, target = sparse_models._paired(train, 10)
     active = [np.asarray(clicked(side.counts).sum(axis=1)).ravel() for side in train.pairs]
     least = np.sort(np.minimum(*active))[-10]
     assert source.shape[0] == target.shape[0] == 10

@@ -3,7 +3,6 @@
 Part of ``real_data.py``. Nothing here sees a test row.
 """
 
-from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -24,46 +23,39 @@ WORK = 1e9  # users x items x epochs of a VAE's training: some ten seconds on on
 VAE_RUNG, OURS, BARE = "VAE + ridge map", "mixture", "item cosine alone"
 
 
+POWERS = ({"power": 0.5}, {"power": 0.75}, {"power": 1.0})
+WEIGHTS = tuple({"weight": weight} for weight in (0.0, 0.3, 1.0, 3.0, 10.0, 30.0))
+
+
 def ladder(warm: bool) -> dict:
-    """Every tuned rung's candidates: name -> (method, weight of popularity); those of one method stand together."""
-    powers = (0.5, 0.75, 1.0)
+    """Every tuned rung: name of the setting -> (method, ways to put popularity in that are tried with it)."""
+    penalties = (10.0, 30.0, 100.0)
     rungs = {
         "item cosine": {
-            f"{form.__name__}, popularity {weight:g}": (item_models.item_cosine(form, weight), 0.0)
+            f"{form.__name__}, log popularity {weight:g}": (item_models.item_cosine(form, weight), ({},))
             for form, weight in product((item_models.clicked, item_models.damped), (0.0, 0.1, 0.3, 1.0, 3.0))
         },
-        "ridge + popularity": _penalised(sparse_models.paired_ridge),
-        "EASE": _penalised(sparse_models.paired_ease),
+        "ridge + popularity": {
+            f"penalty {penalty:g}": (sparse_models.paired_ridge(penalty, 0.0), WEIGHTS) for penalty in penalties
+        },
+        "EASE": {
+            f"penalty {penalty:g}": (sparse_models.paired_ease(penalty, 0.0, strangers=warm), WEIGHTS)
+            for penalty in penalties
+        },
         "EMCDR (axes + map)": {
-            f"{factors} axes, popularity {power:g}": (sparse_models.spectral_map(factors, power), 0.0)
-            for factors, power in product((16, 32, 64, 128, 256, 512), powers)
+            f"{axes} axes": (sparse_models.spectral_map(axes, 0.0), POWERS) for axes in (16, 32, 64, 128, 256, 512)
         },
         "axes of both graphs": {
-            f"{factors} axes, popularity {power:g}": (sparse_models.stacked_axes(factors, power), 0.0)
-            for factors, power in product((16, 32, 64, 128, 256), powers)
+            f"{axes} axes": (sparse_models.stacked_axes(axes, 0.0), POWERS) for axes in (16, 32, 64, 128, 256)
         },
-        "graph diffusion": {
-            f"{steps} steps, popularity {power:g}": (sparse_models.diffusion(steps, power), 0.0)
-            for steps, power in product((1, 2, 4, 8), powers)
-        },
+        "graph diffusion": {f"{steps} steps": (sparse_models.diffusion(steps, 0.0), POWERS) for steps in (1, 2, 4, 8)},
     }
     if warm:  # ridge would learn to repeat the target history; EMCDR's map to itself is the one graph's axes
         del rungs["ridge + popularity"], rungs["EMCDR (axes + map)"]
-        rungs["EASE"] = _penalised(partial(sparse_models.paired_ease, strangers=True))
         rungs["item cosine"] = {
-            name: (sparse_models.warm(method), weight) for name, (method, weight) in rungs["item cosine"].items()
+            name: (sparse_models.warm(method), ways) for name, (method, ways) in rungs["item cosine"].items()
         }
     return rungs
-
-
-def _penalised(method) -> dict:
-    """Candidates of a method with a penalty, whose scores popularity is added to."""
-    methods = {penalty: method(penalty, 0.0) for penalty in (3.0, 10.0, 30.0, 100.0)}
-    return {
-        f"penalty {penalty:g}, popularity {weight:g}": (fit, weight)
-        for penalty, fit in methods.items()
-        for weight in (0.0, 0.3, 1.0, 3.0, 10.0, 30.0)
-    }
 
 
 @once_per_key
@@ -126,24 +118,31 @@ class Chosen(NamedTuple):
 def choose(train: TrainingData, held: HeldOut, negatives: int, warm: bool, *, fit_key: Key, key: Key) -> Chosen:
     """Every rung with the settings, and the mixture with the weights, that held-out rows like best."""
     judge = Judge(held, negatives, key=key)
-    share = judge.rows(np.broadcast_to(sparse_models.popular(train.target), held.known.shape))
-    rungs, parts, log, last = {"popularity": baselines.fit_popularity}, {}, [], None
+    share = judge.rows(np.broadcast_to(blends.shares(train), held.known.shape))
+    rungs, parts, log = {"popularity": baselines.fit_popularity}, {}, []
 
     def standardised(scores):
         return judge.rows(item_models.standardised(scores))
 
     for rung, candidates in ladder(warm).items():
         best = -1.0
-        for name, (method, weight) in candidates.items():
-            if method is not last:
-                scores, last = all_scores(method(train, key=fit_key), held), method
-                rows = judge.rows(scores)
-            value = judge(rows + np.float32(weight) * share)
-            if value > best:
-                best, setting, chosen, kept = value, name, (method, weight), scores
-        log.append((rung, setting, best))
-        rungs[rung] = blends.with_popularity(*chosen) if chosen[1] else chosen[0]
-        parts[rung] = chosen[0], standardised(kept)
+        for name, (method, ways) in candidates.items():
+            scores = all_scores(method(train, key=fit_key), held)
+            rows = judge.rows(scores)
+            for way in ways:
+                value = judge(rows * share ** way.get("power", 0.0) + np.float32(way.get("weight", 0.0)) * share)
+                if value > best:
+                    best, setting, chosen, kept = value, name, (method, way), scores
+        method, way = chosen
+        log.append(
+            (rung, ", ".join([setting, *(f"popularity {name} {number:g}" for name, number in way.items())]), best)
+        )
+        rungs[rung] = blends.with_popularity(method, **way)
+        lift = {name: number for name, number in way.items() if name == "power"}  # the mixture adds popularity itself
+        parts[rung] = (
+            blends.with_popularity(method, **lift),
+            standardised(kept * blends.shares(train) ** np.float32(lift.get("power", 0.0))),
+        )
     for name, method in ((VAE_RUNG, fit_vae), (BARE, next(iter(ladder(warm)["item cosine"].values()))[0])):
         parts[name] = method, standardised(all_scores(method(train, key=fit_key), held))
     rungs[VAE_RUNG] = fit_vae
