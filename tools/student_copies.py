@@ -20,7 +20,7 @@ from typing import NamedTuple
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
-LINKED = ("data", "docs", "figures")  # what notebooks reach by "../"
+LINKED = ("data", "docs", "figures", "tests")  # what notebooks reach by "../"
 STUB = 'raise NotImplementedError("Exercise {number}: write the body of {function}, then run the check below")'
 
 
