@@ -45,7 +45,8 @@ def run_epochs(
         epochs: how many at most.
         validate: ``validate(model, epoch) -> loss``; the model of the lowest is returned (epoch 0 is the start).
         patience: stop after so many epochs without a lower validation loss; None never stops early.
-        checkpoint: file that holds the run so far, written whole or not at all; a finished run comes back from it.
+        checkpoint: file that holds the run so far, written whole or not at all; a finished run comes back from it. Of
+            several processes the first writes it, and all read it: it lies in a folder that they share.
         checkpoint_every: epochs between writing it; the last is always written.
         identity: what makes this run this run (key, settings, digest of the data): a file of another is refused.
 
@@ -65,11 +66,16 @@ def run_epochs(
     elif validate is not None:
         state = state._replace(best_loss=np.asarray(validate(training[0], 0)))
     # disable=None: a bar on a terminal, nothing in a log file
-    with tqdm(total=epochs, initial=len(state.losses), unit="epoch", disable=None) as bar:
+    first = jax.process_index() == 0  # of several processes one speaks and writes; each has read the file by then
+    with tqdm(total=epochs, initial=len(state.losses), unit="epoch", disable=None if first else True) as bar:
         while not _finished(state, epochs, patience):
             state = _after_epoch(state, one_epoch, validate)
             bar.update()
-            if path is not None and (len(state.losses) % checkpoint_every == 0 or _finished(state, epochs, patience)):
+            if (
+                path is not None
+                and first
+                and (len(state.losses) % checkpoint_every == 0 or _finished(state, epochs, patience))
+            ):
                 save_run(path, state, identity)
     if validate is None:
         state = state._replace(best=state.training[0], best_epoch=np.asarray(len(state.losses)))
@@ -101,7 +107,7 @@ def save_run(path: Path, state: Progress, identity: dict) -> None:
     """Write a run so far: under another name first, so that a kill leaves the file before or the one after."""
     from safetensors.numpy import save
 
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(state)}
+    arrays = {name: np.asarray(leaf) for name, leaf in _named(state)}  # of many devices, each holds the whole
     unfinished = path.with_name(path.name + ".unfinished")
     with open(unfinished, "wb") as file:
         file.write(save(arrays, metadata={"format": FORMAT, "identity": json.dumps(identity)}))
@@ -135,7 +141,8 @@ def load_run(path: Path, like: Progress, identity: dict) -> Progress:
     if set(names) != arrays.keys() or any(arrays[name].shape != shape for name, shape in shapes.items()):
         raise ValueError(f"{path.name}: its arrays do not fit this model")
     leaves = [
-        arrays[name] if isinstance(leaf, np.ndarray) else jnp.asarray(arrays[name]) for name, leaf in _named(like)
+        arrays[name] if isinstance(leaf, np.ndarray) else jax.device_put(arrays[name], leaf.sharding)
+        for name, leaf in _named(like)
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 

@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from scipy import sparse
 
-from rec_transfer import likelihoods, sparse_layers
+from rec_transfer import devices, likelihoods, sparse_layers
 from rec_transfer.keys import named_keys, numpy_generator
 from rec_transfer.long_runs import digest, run_epochs
 from rec_transfer.sparse_layers import Precision, SparseBatch, dense_layer, softmax_layer, sparse_product
 from rec_transfer.training import Fitted
 from rec_transfer.types import Key, PerUser
-from rec_transfer.vae import INPUT_NORM, VAE, Objective, VAEConfig, annealed_beta, reparameterize
+from rec_transfer.vae import INPUT_NORM, VAE, Objective, VAEConfig, annealed_beta
 
 DEFAULT = VAEConfig()
 CHUNK_ENTRIES = 2_000_000  # laid out at a time: 32 bytes each with the transposed order, some 64 MB
@@ -38,17 +39,20 @@ def input_values(batch: SparseBatch) -> jax.Array:
 
 
 def sparse_negative_elbo(
-    model: VAE, batch: SparseBatch, objective: Objective, *, key: Key | None, epoch, precision: Precision = "float32"
-) -> PerUser:
+    model: VAE, batch: SparseBatch, objective: Objective, *, key: Key | None, epoch, precision: Precision = "float32",
+    share: devices.Share | None = None,
+) -> PerUser:  # fmt: skip
     """``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
 
     Dropout hides other entries than there, at the same rate: it draws one number per entry instead of one per item.
+    A ``share`` of a batch gets the noise that it has in the whole batch.
     """
     values = input_values(batch)
     encoder, decoder = model.encoder, model.decoder
     if key is not None:
         keys = named_keys(key, "dropout", "sample")
-        kept = jax.random.bernoulli(keys["dropout"], 1.0 - model.config.dropout, values.shape)
+        hidden = partial(jax.random.bernoulli, keys["dropout"], 1.0 - model.config.dropout)
+        kept = devices.noise_of(hidden, values.shape, share, "entries")
         values = jnp.where(kept, values / (1.0 - model.config.dropout), 0.0)
 
     def layer(linear, inputs):
@@ -56,7 +60,10 @@ def sparse_negative_elbo(
 
     features = jnp.tanh(sparse_product(values, batch, encoder.hidden.kernel[...]) + encoder.hidden.bias[...])
     mean, log_variance = layer(encoder.mean, features), layer(encoder.log_variance, features)
-    latent = mean if key is None else reparameterize(mean, log_variance, key=keys["sample"])
+    latent = mean
+    if key is not None:  # as vae.reparameterize
+        noise = devices.noise_of(partial(jax.random.normal, keys["sample"]), mean.shape, share, "users")
+        latent = mean + jnp.exp(0.5 * log_variance) * noise
     decoded = jnp.tanh(layer(decoder.hidden, latent))
     log_likelihood = softmax_layer(decoded, decoder.logits.kernel[...], decoder.logits.bias[...], batch, precision)
     beta = annealed_beta(objective, epoch)
@@ -74,6 +81,7 @@ def train_vae_sparse(
     patience: int | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1,
+    mesh: Mesh | None = None,
 ) -> Fitted:
     r"""Train the VAE of one domain on its counts [users, items]; the fitted model is ``.model``.
 
@@ -88,9 +96,14 @@ def train_vae_sparse(
         model: where to start from instead of a fresh model; it is left untouched.
         patience, checkpoint, checkpoint_every: stop early; write the run so far to a file and go on from it, with
             the same bits as without the interruption: see ``long_runs.run_epochs``.
+        mesh: devices that share the users of every batch (``devices.all_devices()``), of this process or of several
+            that all call this with equal arguments (``workers``). A process lays out the rows of its own shares
+            alone, so that ``counts`` may lie in a memory-mapped file. None is one device; the result is the same to
+            rounding.
 
     Raises:
-        ValueError: a negative count, no user, another number of items, or an unknown precision.
+        ValueError: a negative count, no user, another number of items, an unknown precision, or batches that do not
+            come out even on the mesh.
     """
     if precision not in sparse_layers.PRECISIONS:
         raise ValueError(f"precision: got {precision!r}, expected one of {sparse_layers.PRECISIONS}")
@@ -108,7 +121,10 @@ def train_vae_sparse(
         )
     keys = named_keys(key, "initialise", "train")
     start = VAE(counts.shape[1], config, key=keys["initialise"]) if model is None else jax.tree.map(jnp.copy, model)
-    one_epoch = Epochs(counts, config, precision)
+    one_epoch = Epochs(counts, config, precision, mesh)
+    training = start, one_epoch.optimizer().init(start)
+    if mesh is not None:
+        training = devices.on_each(mesh, training)
 
     def validate(model, epoch):
         return mean_loss(model, counts=held_out, config=config, precision=precision, epoch=epoch)
@@ -116,7 +132,7 @@ def train_vae_sparse(
     identity = {} if checkpoint is None else _identity(counts, held_out, key, config, precision, start)
     return run_epochs(
         partial(one_epoch, key=keys["train"]),
-        (start, one_epoch.optimizer().init(start)),
+        training,
         epochs=config.epochs,
         validate=None if held_out is None else validate,
         patience=patience,
@@ -178,11 +194,17 @@ class Epochs:
     each chunk; only sizes, the counts and what was compiled are kept between epochs.
     """
 
-    def __init__(self, counts: sparse.csr_array, config: VAEConfig, precision: Precision):
-        self.counts, self.config, self.precision = counts, config, precision
+    def __init__(self, counts: sparse.csr_array, config: VAEConfig, precision: Precision, mesh: Mesh | None = None):
+        self.counts, self.config, self.precision, self.mesh = counts, config, precision, mesh
         self.batch_size = min(config.batch_size, counts.shape[0])
+        self.shares = 1 if mesh is None else mesh.size
+        if self.batch_size % self.shares:
+            raise ValueError(
+                f"config.batch_size: got batches of {self.batch_size} users, expected a multiple of the {self.shares} "
+                "devices that share them"
+            )
         self.steps = -(-counts.shape[0] // self.batch_size)
-        self.entries = sparse_layers.entries_needed(counts, self.batch_size)
+        self.entries = self.shares * sparse_layers.entries_needed(counts, self.batch_size // self.shares)
         self.chunks = min(self.steps, -(-self.steps * self.entries // CHUNK_ENTRIES))
 
     def optimizer(self) -> optax.GradientTransformation:
@@ -194,18 +216,30 @@ class Epochs:
         order = numpy_generator(purposes["shuffle"]).permutation(self.counts.shape[0])
         per_chunk = -(-self.steps // self.chunks)
         rows = np.resize(order, (self.chunks, per_chunk, self.batch_size))  # wraps around: nobody is left out
-        self.entries = max(self.entries, int(np.diff(self.counts.indptr)[rows].sum(axis=-1).max()))
+        shares = rows.reshape(self.chunks, per_chunk, self.shares, -1)
+        used = np.diff(self.counts.indptr)[shares].sum(axis=-1)
+        self.entries = max(self.entries, self.shares * int(used.max()))
+        before = (np.cumsum(used, axis=-1) - used).astype(np.int32)
         objective = Objective(self.config.beta, self.config.anneal_epochs)
         total = jnp.zeros(())
-        for chunk, chosen in enumerate(rows):
+        for chunk, chosen in enumerate(shares):
             first = chunk * per_chunk
             training, total = _run_steps(
-                (training, total), sparse_layers.lay_out(self.counts, chosen, self.entries), purposes["noise"],
+                (training, total), self._lay_out(chosen, before[chunk]), purposes["noise"],
                 objective, Position(number, first, min(per_chunk, self.steps - first), self.steps),
                 learning_rate=self.config.learning_rate, updates=self.config.epochs * self.steps,
-                precision=self.precision,
+                precision=self.precision, mesh=self.mesh,
             )  # fmt: skip
         return training, float(total) / self.steps
+
+    def _lay_out(self, rows, before):
+        """Batches [steps, ...] on one device, or [steps, shares, ...] of which each device holds one share."""
+        room = self.entries // self.shares
+        if self.mesh is None:
+            return sparse_layers.lay_out(self.counts, rows[:, 0], room)
+        own = devices.own_shares(self.mesh)
+        laid_out = [(sparse_layers.lay_out(self.counts, rows[:, share], room), before[:, share]) for share in own]
+        return devices.dealt_out(self.mesh, jax.tree.map(lambda *parts: np.stack(parts, axis=1), *laid_out))
 
 
 class Position(NamedTuple):
@@ -221,24 +255,41 @@ def _optimizer(learning_rate, updates):
     return optax.adam(optax.cosine_decay_schedule(learning_rate, updates))
 
 
-@partial(jax.jit, static_argnames=("learning_rate", "updates", "precision"), donate_argnames=("carry",))
-def _run_steps(carry, batches, key, objective, position, *, learning_rate, updates, precision):
+@partial(jax.jit, static_argnames=("learning_rate", "updates", "precision", "mesh"), donate_argnames=("carry",))
+def _run_steps(carry, batches, key, objective, position, *, learning_rate, updates, precision, mesh=None):
+    steps = partial(_steps, learning_rate=learning_rate, updates=updates, precision=precision, mesh=mesh)
+    if mesh is not None:
+        whole = jax.P()
+        steps = jax.shard_map(
+            steps, mesh=mesh, in_specs=(whole, jax.P(None, devices.USERS), whole, whole, whole), out_specs=whole,
+            check_vma=False,
+        )  # fmt: skip
+    return steps(carry, batches, key, objective, position)
+
+
+def _steps(carry, batches, key, objective, position, *, learning_rate, updates, precision, mesh):
     optimizer = _optimizer(learning_rate, updates)
 
     def step(index, carry):
         (model, state), total = carry
         number = position.first + index
-        batch = jax.tree.map(lambda array: array[index], batches)
+        batch, share = jax.tree.map(lambda array: array[index], batches), None
+        if mesh is not None:
+            batch, before = jax.tree.map(lambda array: array[0], batch)  # of the shares this device's alone
+            users = batch.row_starts.shape[0] - 1
+            share = devices.Share(before, jax.lax.axis_index(devices.USERS) * users, mesh.size)
 
         def mean_loss(model):
             return jnp.mean(
                 sparse_negative_elbo(
                     model, batch, objective, key=jax.random.fold_in(key, number),
-                    epoch=position.epoch + number / position.steps, precision=precision,
+                    epoch=position.epoch + number / position.steps, precision=precision, share=share,
                 )
             )  # fmt: skip
 
         value, gradient = jax.value_and_grad(mean_loss)(model)
+        if mesh is not None:
+            value, gradient = jax.lax.pmean((value, gradient), devices.USERS)
         change, state = optimizer.update(gradient, state, model)
         return (optax.apply_updates(model, change), state), total + value
 

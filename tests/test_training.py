@@ -271,3 +271,64 @@ def test_no_epochs_or_empty_batches_are_refused(epochs, batch_size):
         training.fit(
             line(), squared_error, regression(), key=KEY, epochs=epochs, batch_size=batch_size, learning_rate=0.1
         )
+
+
+# --- many seeds or variants
+
+
+def pulled_line(model, batch, pull, *, key, epoch):
+    noise = 0.0 if key is None else 0.1 * jax.random.normal(key, (len(batch["x"]), 1))
+    return jnp.sum((model(batch["x"]) + noise - pull * batch["y"]) ** 2, axis=-1)
+
+
+def variants(number=3):
+    models = [jax.tree.map(lambda leaf, by=by: leaf + by, line()) for by in range(number)]
+    return models, jax.random.split(KEY, number)
+
+
+@pytest.mark.parametrize("together", [False, True, None])
+@pytest.mark.parametrize("validation", [None, regression(20, seed=1)])
+def test_many_variants_are_trained_as_each_alone(together, validation):
+    (models, keys), data = variants(), regression()
+    settings = {"epochs": 6, "batch_size": 20, "validation": validation}
+    rates, decays, pulls = [0.05, 0.1, 0.01], [0.0, 0.1, 1.0], [1.0, -1.0, 2.0]
+    found = training.fit_many(
+        models, pulled_line, data, keys=keys, learning_rate=rates, weight_decay=decays, contexts=pulls,
+        together=together, **settings,
+    )  # fmt: skip
+    assert len(found) == 3
+    for place, fitted in enumerate(found):
+        alone = training.fit(
+            models[place], pulled_line, data, key=keys[place], learning_rate=rates[place],
+            weight_decay=decays[place], context=pulls[place], **settings,
+        )  # fmt: skip
+        assert isinstance(fitted.model, nnx.Linear)
+        for one, other in zip(leaves(fitted), leaves(alone), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("backend", "loops"), [("cpu", 3), ("gpu", 1)])
+def test_variants_are_trained_in_turn_on_a_cpu_and_together_on_an_accelerator(backend, loops, monkeypatch):
+    (models, keys), data, calls, loop = variants(), regression(), [], training._fit
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(training, "_fit", lambda *given, **settings: calls.append(1) or loop(*given, **settings))
+    training.fit_many(models, squared_error, data, keys=keys, epochs=2, batch_size=20, learning_rate=0.1)
+    assert len(calls) == loops
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": []}, "models: got 0 with {'keys': 3, 'contexts': 0, 'learning_rate': 0"),
+        ({"keys": jax.random.split(KEY, 2)}, "models: got 3 with {'keys': 2, 'contexts': 3"),
+        ({"contexts": [1.0]}, "models: got 3 with {'keys': 3, 'contexts': 1,"),
+        ({"learning_rate": [0.1, 0.2]}, "'learning_rate': 2, 'weight_decay': 3}, expected at least one, and one"),
+        ({"epochs": 0}, "epochs and batch_size: got 0 and 20"),
+        ({"data": EMPTY}, "data: got arrays with"),
+    ],
+)
+def test_variants_that_do_not_fit_together_are_refused(change, message):
+    models, keys = variants()
+    arguments = {"models": models, "data": regression(), "keys": keys, "epochs": 2, "learning_rate": 0.1} | change
+    with pytest.raises(ValueError, match=message):
+        training.fit_many(arguments.pop("models"), squared_error, arguments.pop("data"), batch_size=20, **arguments)
