@@ -4,10 +4,11 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import worker
-from clicks import HIDDEN, LATENT, first_weights
+from clicks import HIDDEN, LATENT, first_weights, mean_ndcg
 
-from rec_transfer import sparse_training
+from rec_transfer import sparse_ranking, sparse_training
 from rec_transfer.vae import VAE, VAEConfig
 
 CONFIG = {
@@ -49,6 +50,15 @@ class Trainer:
         return sparse_training.mean_loss(
             self.training[0], counts=self.clicks.train, config=self.config, precision=self.precision, epoch=self.done
         )
+
+    def rank(self):
+        """NDCG@100 of the held-out clicks from their ranks."""
+        seen, held_out = self.clicks
+        ranks = sparse_ranking.rank_held_out(
+            self.training[0], seen, held_out, key=jax.random.key(2), precision=self.precision
+        )
+        number = np.diff(held_out.indptr)
+        return mean_ndcg(ranks, np.repeat(np.arange(len(number)), number), number)
 
     def product(self, precision, side):
         left, right = (jax.random.normal(jax.random.key(seed), (side, side), precision) for seed in (0, 1))

@@ -30,7 +30,7 @@ LAYERS = (
         "alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "sampled_softmax", "shared_latents",
         "sparse_models", "sparse_training",
     },
-    {"blends", "closed_form_maps", "distribution_maps", "kernel_maps", "network_maps"},
+    {"blends", "closed_form_maps", "distribution_maps", "kernel_maps", "network_maps", "sparse_ranking"},
     {"transfer"},
     {"evaluation"},
     {"overlap"},

@@ -1,0 +1,112 @@
+"""Ranks of what was held out, for all users of a large domain: scored and counted in chunks, nothing sorted."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy import sparse
+
+from rec_transfer.metrics import ties_above
+from rec_transfer.sparse_layers import Precision, SparseBatch, dense_layer, lay_out, sparse_product
+from rec_transfer.sparse_training import input_values
+from rec_transfer.types import Key
+from rec_transfer.vae import VAE
+
+CELLS_AT_ONCE = 1_000_000  # users x items scored at a time: 4 MB, which stay in the processor's cache
+LANES = 256  # counters side by side: a row is compared so many scores at a time
+
+
+def rank_held_out(
+    model: VAE, seen: sparse.csr_array, held_out: sparse.csr_array, *, key: Key, precision: Precision = "float32"
+) -> Int[np.ndarray, " entries"]:
+    """Rank of every stored entry of ``held_out``, in its order, among the items its user has not been seen with.
+
+    The rank is 1 + how many of them score higher, and of e that score the same, 0 to e above, each as likely
+    (``metrics.rank_of``). Users with as many entries go together, so that little is padded.
+
+    Args:
+        seen: counts [users, items] that the model reads and that take no place in the list; an entry of ``held_out``
+            that was seen ranks behind everything.
+        held_out: [users, items], compressed rows.
+
+    Raises:
+        ValueError: matrices of another shape than each other, or of another number of items than the model, or a
+            score that is NaN.
+    """
+    if seen.shape != held_out.shape or seen.shape[1] != model.items:
+        raise ValueError(
+            f"seen and held_out: got shapes {seen.shape} and {held_out.shape}, expected one of {model.items} items"
+        )
+    number = np.diff(held_out.indptr)
+    order = np.argsort(number, kind="stable")
+    order = order[number[order] > 0]
+    size = max(1, min(CELLS_AT_ONCE // model.items, len(order)))
+    chunks = np.resize(order, (-(-len(order) // size), size))  # the last is filled up with users again
+    room = max((int(np.diff(seen.indptr)[rows].sum()) for rows in chunks), default=0)
+    found, places = [], []
+    for rows in chunks:
+        place = _padded(held_out.indptr, number, rows)
+        items = np.where(place < 0, -1, held_out.indices[place])
+        batch = jax.tree.map(lambda array: array[0], lay_out(seen, rows[None], max(room, 1)))
+        if len(found) > 1:  # two chunks at a time: one is scored while the other is counted
+            jax.block_until_ready(found[-2])
+        found.append(_higher_and_equal(model, batch, items, precision=precision))
+        places.append(place)
+    higher, equal = np.zeros(held_out.nnz, int), np.zeros(held_out.nnz, int)
+    for place, (above, same, fine) in zip(places, found, strict=True):
+        if not fine:
+            raise ValueError("model: got scores that are NaN, expected numbers")
+        there = place >= 0
+        higher[place[there]], equal[place[there]] = np.asarray(above)[there], np.asarray(same)[there]
+    return 1 + higher + ties_above(equal, key=key)
+
+
+def _padded(starts, number, users):
+    """Positions of the users' entries [users, places], -1 where one has fewer; a power of two, to compile few."""
+    places = 1 << int(number[users].max() - 1).bit_length()
+    column = np.arange(places)
+    return np.where(column < number[users][:, None], starts[users][:, None] + column, -1)
+
+
+@partial(jax.jit, static_argnames=("precision",))
+def scores(model: VAE, batch: SparseBatch, *, precision: Precision = "float32") -> Float[Array, "users items"]:
+    """Logits of all items at the mean of z, from compressed rows: ``model.decoder(model.encoder(counts)[0])``."""
+
+    def layer(linear, inputs):
+        return dense_layer(inputs, linear.kernel[...], linear.bias[...], precision)
+
+    first = model.encoder.hidden
+    features = jnp.tanh(sparse_product(input_values(batch), batch, first.kernel[...]) + first.bias[...])
+    return layer(model.decoder.logits, jnp.tanh(layer(model.decoder.hidden, layer(model.encoder.mean, features))))
+
+
+@partial(jax.jit, static_argnames=("precision",))
+def _higher_and_equal(model, batch, items, *, precision):
+    logits = scores(model, batch, precision=precision)
+    own = jnp.take_along_axis(logits, jnp.maximum(items, 0), axis=1)
+    seen = logits.at[batch.users, batch.items].set(-jnp.inf, mode="drop")
+    # An item that was seen stays in its own list, as the last: nothing scores like it, and all the others higher.
+    own = jnp.where(jnp.take_along_axis(seen, jnp.maximum(items, 0), axis=1) == -jnp.inf, -jnp.inf, own)
+    higher, equal = count(seen, own)
+    return higher, jnp.where(own == -jnp.inf, 0, equal - 1), ~jnp.isnan(logits).any()
+
+
+def count(
+    rows: Float[Array, "users items"], own: Float[Array, "users places"]
+) -> tuple[Int[Array, "users places"], Int[Array, "users places"]]:
+    """How many of a row are higher than, and equal to, each of the row's own values.
+
+    Sums over consecutive items are not vectorised on the CPU; ``LANES`` sums side by side are, three times as fast.
+    """
+    short = -rows.shape[1] % LANES
+    rows = jnp.pad(rows, ((0, 0), (0, short)), constant_values=jnp.nan)  # neither higher than nor equal to anything
+    rows = rows.reshape(len(rows), -1, LANES)
+
+    def of_user(pair):
+        row, values = pair
+        compared = row[None] > values[:, None, None], row[None] == values[:, None, None]
+        return tuple(jnp.sum(jnp.sum(one, axis=1, dtype=jnp.int32), axis=-1) for one in compared)
+
+    return jax.lax.map(of_user, (rows, own))
