@@ -59,7 +59,7 @@ limits: $(STAMP)  ## what holds transfer back: the best methods given the truth 
 	@$(BIN)/python tools/limits.py
 
 real-data: $(STAMP)  ## the papers' protocols on real people (FOLDER= SOURCE= TARGET= SHARED= for a pair of your own)
-	@$(BIN)/python tools/real_data.py $(if $(FOLDER),--folder $(FOLDER) --source $(SOURCE) --target $(TARGET) --shared $(SHARED))
+	@$(BIN)/python tools/real_data.py $(if $(FOLDER),--folder "$(FOLDER)" --source $(SOURCE) --target $(TARGET) --shared $(SHARED))
 
 # PyTorch first and alone: its build for the CPU is the right one, and RecBole would draw another.
 TORCH ?= torch==2.13.0

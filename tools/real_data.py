@@ -206,6 +206,14 @@ def show(rows: pd.DataFrame) -> None:
             print(printed.drop(columns=["dataset", "source", "target"]).to_string(index=False))
 
 
+def files_of(name: str) -> Path:
+    """The folder of a known data set; without files and without a connection the program ends, saying so."""
+    try:
+        return fetch(name)
+    except (OSError, ValueError) as error:  # no connection, a file missing or damaged
+        sys.exit(f"{name}: got {error}; expected its files in $REC_TRANSFER_DATA/{name}, or a connection to fetch them")
+
+
 def tasks_of(options) -> list[dict]:
     """One task per direction: of the pair in ``--folder``, or of the data sets known.
 
@@ -230,9 +238,9 @@ def tasks_of(options) -> list[dict]:
         pair = {"folder": options.folder, "dataset": "-".join(names), "shared": options.shared}
         return [pair | {"source": one, "target": other} for one, other in (names, names[::-1])]
     amazon, douban = "amazon-cloth-sport", "douban-book-music"
-    pair = {"folder": fetch(amazon), "dataset": amazon, "shared": 9828}
+    pair = {"folder": files_of(amazon), "dataset": amazon, "shared": 9828}
     tasks = [pair | {"source": one, "target": other} for one, other in (("sport", "cloth"), ("cloth", "sport"))]
-    ratings = {"folder": fetch(douban), "dataset": douban}
+    ratings = {"folder": files_of(douban), "dataset": douban}
     return tasks + [ratings | {"source": one, "target": other} for one, other in (("music", "book"), ("book", "music"))]
 
 
