@@ -19,6 +19,7 @@ from rec_transfer.devices import all_devices
 VARIABLES = ("REC_TRANSFER_ADDRESS", "REC_TRANSFER_PROCESSES", "REC_TRANSFER_WORKER", "REC_TRANSFER_PATIENCE")
 START = 60  # seconds for all workers to have come: one that imports and compiles is no lost one
 GRACE = 1.0  # seconds in which a loss that took several workers along shows in all of them
+ELSEWHERE = ". If its last words are of a connection, one on another machine was lost before it: see there"
 
 
 class WorkerLost(RuntimeError):
@@ -102,7 +103,8 @@ def run_workers(
                 if failed:
                     done, pending = wait(pending, timeout=GRACE)
                     later = {waiting[future]: future.result() for future in done if future.result() != 0}
-                    raise WorkerLost(_verdict(failed, later, sorted(waiting[future] for future in pending), processes))
+                    verdict = _verdict(failed, later, sorted(waiting[future] for future in pending), processes)
+                    raise WorkerLost(verdict + ("" if len(numbers) == processes else ELSEWHERE))
         finally:
             for process in started.values():
                 process.kill()

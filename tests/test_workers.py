@@ -111,6 +111,12 @@ def test_it_is_said_who_was_lost_and_how(script, message):
     assert message in lost(script)
 
 
+def test_the_loss_of_one_elsewhere_is_thought_of():
+    message = lost("exit 1", here=[1], address="127.0.0.1:1")
+    assert message.endswith("one on another machine was lost before it: see there")
+    assert "another machine" not in lost("exit 1")
+
+
 def test_all_are_told_who_they_are_and_waited_for(tmp_path):
     script = f"echo $REC_TRANSFER_ADDRESS $REC_TRANSFER_PROCESSES > {tmp_path}/$REC_TRANSFER_WORKER"
     run_workers(["sh", "-c", script], processes=4, here=[1, 3], address="10.0.0.1:1234")
