@@ -51,27 +51,28 @@ def places(counts: sparse.csr_array, axes, degree) -> Float[np.ndarray, "users a
 
 
 @lru_cache(maxsize=8)
-def _map(train: TrainingData, factors: int):
+def _map(train: TrainingData, factors: int, axes: int):
     """The ridge map between the first axes of both domains, lambda by leave-one-out error."""
     wholes = train.source, train.target
-    sides = [(side.counts, *principal_axes(whole)) for side, whole in zip(train.pairs, wholes, strict=True)]
-    return fit_ridge(*(places(counts, axes[:, :factors], degree) for counts, axes, degree in sides))
+    sides = [(side.counts, *principal_axes(whole, axes)) for side, whole in zip(train.pairs, wholes, strict=True)]
+    return fit_ridge(*(places(counts, first[:, :factors], degree) for counts, first, degree in sides))
 
 
-def spectral_map(factors: int, popularity: float) -> FitMethod:
+def spectral_map(factors: int, popularity: float, *, axes: int = AXES) -> FitMethod:
     r"""EMCDR on the graphs' axes: $s = (z_s A + c) V_t^\top D_i^{\,p}$, $z_d$ from ``places``.
 
     The axes come from all users of a domain; A and c from the overlapping users (Man et al. 2017 with the axes of a
     normalised graph for factors).
 
     Args:
-        factors: axes per domain, at most ``AXES``.
+        factors: axes per domain, the first of ``axes`` that are computed once for all maps.
         popularity: p; 1/2 undoes the normalisation of the items, more lifts the popular ones.
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
-        (source_axes, source_degree), (target_axes, target_degree) = map(principal_axes, (train.source, train.target))
-        ridge = _map(train, factors)
+        source_axes, source_degree = principal_axes(train.source, axes)
+        target_axes, target_degree = principal_axes(train.target, axes)
+        ridge = _map(train, factors, axes)
         items = (target_axes[:, :factors] * target_degree[:, None] ** popularity).T.astype(np.float32)
 
         def score(history: History) -> np.ndarray:

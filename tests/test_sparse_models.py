@@ -96,6 +96,11 @@ def test_a_map_between_axes_finds_the_taste_that_the_domains_share(train, histor
     assert np.mean((lead > 0) == (kind == 1)) > 0.8
 
 
+def test_a_map_takes_the_first_of_the_axes_computed(train, history):
+    every, three = (sparse_models.spectral_map(3, 0.5, axes=axes)(train, key=KEY)(history) for axes in (11, 3))
+    np.testing.assert_allclose(every, three, atol=1e-3 * np.abs(every).max())
+
+
 def test_more_popularity_lifts_popular_items(train, history):
     clicks = train.target.counts.sum(axis=0)
 
