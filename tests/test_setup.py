@@ -174,6 +174,18 @@ def test_every_phony_verb_has_a_rule():
     assert set(phony.split()) <= targets()
 
 
+@pytest.mark.parametrize(("folder", "runs"), [("data", 2), ("", 1)])
+def test_the_notebook_on_public_data_is_checked_with_and_without_them(folder, runs):
+    command = ["make", "-n", "notebooks-check", f"REC_TRANSFER_DATA={folder}"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    checks = [line for line in lines if "--nbval" in line]
+    assert len(checks) == runs
+    assert checks[0].split()[-1] == "notebooks"
+    if runs == 2:
+        assert checks[1].split()[0] == "REC_TRANSFER_DATA="
+        assert (ROOT / checks[1].split()[-1]).name == "15_real_data.ipynb"
+
+
 def test_ci_runs_the_verbs_of_the_readme():
     commands = (ROOT / ".ci" / "run").read_text().splitlines()
     assert {"make test", "make lint"} <= {command.strip() for command in commands}
