@@ -93,7 +93,7 @@ class Judge:
 
     def __call__(self, rows) -> float:
         own, others = rows[:, :1], rows[:, 1:]
-        rank = 1 + (others > own).sum(axis=1) + (others == own).sum(axis=1) / 2
+        rank = 1 + (others > own).sum(axis=1) + (others == own).sum(axis=1) // 2
         return float(protocols.ROW_METRICS["NDCG@10"](rank).mean())
 
 
