@@ -28,7 +28,7 @@ def unit_rows(counts: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(sparse.diags_array(1 / np.maximum(length, LEAST)) @ rows).astype(np.float32)
 
 
-@lru_cache(maxsize=8)  # by identity: directions, settings and seeds share the axes of a domain
+@lru_cache(maxsize=5)  # by identity: directions, settings and seeds share the axes of a domain
 def principal_axes(domain: Interactions, axes: int = AXES):
     r"""Right singular vectors V [items, axes] of $D_u^{-1/2} X D_i^{-1/2}$, and $d_i$, the users of each item.
 
@@ -50,7 +50,7 @@ def places(counts: sparse.csr_array, axes, degree) -> Float[np.ndarray, "users a
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), LEAST)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _map(train: TrainingData, factors: int, axes: int):
     """The ridge map between the first axes of both domains, lambda by leave-one-out error."""
     wholes = train.source, train.target
@@ -105,7 +105,7 @@ def _ridge_factor(train: TrainingData, penalty: float):
     source, target = map(unit_rows, _paired(train, PAIRED))
     products = (source @ source.T).toarray()
     products[np.diag_indices_from(products)] += np.float32(penalty)
-    return source, target, linalg.cho_factor(products, overwrite_a=True, check_finite=False)
+    return source, target, linalg.cho_factor(products.T, overwrite_a=True, check_finite=False)
 
 
 def paired_ridge(penalty: float, popularity: float) -> FitMethod:
@@ -247,7 +247,7 @@ def paired_ease(penalty: float, popularity: float, *, strangers: bool = False) -
         rows = unit_rows(rows[np.sort(np.argsort(-np.diff(rows.indptr), kind="stable")[:INVERTED])])
         gram = (rows @ rows.T).toarray()
         gram[np.diag_indices_from(gram)] += np.float32(penalty)
-        inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
+        inverse = linalg.inv(gram.T, overwrite_a=True, check_finite=False)
         there = sparse.csr_array(rows[:, source.shape[1] :])
         own, share = _own(there, inverse), np.float32(popularity) * popular(train.target)
 

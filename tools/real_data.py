@@ -58,27 +58,36 @@ PUBLISHED = pd.DataFrame(
 
 def report(cell: "Cell", chosen: Chosen) -> pd.DataFrame:
     """Every rung and the mixture on test: one line per method, seed, ranking and metric."""
-    known, lines = {}, []  # scores that no training seed changes are computed once; every seed's negatives meet them
+    seeds = [key_for(cell.keys["test"], str(seed)) for seed in range(SEEDS)]
+    drawn = [protocols.draw_negatives(cell.test, cell.negatives, key=key) for key in seeds]
+    lines = []
 
-    def scores_of(name, method, key):
-        if name == VAE_RUNG:
-            return all_scores(method(cell.train, key=key), cell.test)
-        if name not in known:
-            known[name] = all_scores(method(cell.train, key=key), cell.test)
-        return known[name]
+    def scores_of(method, key):
+        return all_scores(method(cell.train, key=key), cell.test)
 
-    for seed in range(SEEDS):
-        key = key_for(cell.keys["test"], str(seed))
-        drawn = protocols.draw_negatives(cell.test, cell.negatives, key=key)
-        mixed = np.zeros(cell.test.known.shape, np.float32)
-        for name, (method, weight) in chosen.mixture.items():
-            known_as = name if name == VAE_RUNG else f"part: {name}"  # a rung adds popularity, a part does not
-            mixed += np.float32(weight) * item_models.standardised(scores_of(known_as, method, key))
-        everything = [(name, scores_of(name, method, key)) for name, method in chosen.rungs.items()] + [(OURS, mixed)]
-        for name, scores in everything:
-            values = cell.measure(Remembered(scores), cell.test, key=key, negatives=cell.negatives, drawn=drawn)
-            table = protocols.summarise_rows(values, key=cell.keys["interval"]).rename(columns={"mean": "value"})
-            lines.append(table.assign(method=name, seed=seed))
+    def add(name, seed, scores):
+        options = {"key": seeds[seed], "negatives": cell.negatives, "drawn": drawn[seed]}
+        values = cell.measure(Remembered(scores), cell.test, **options)
+        table = protocols.summarise_rows(values, key=cell.keys["interval"]).rename(columns={"mean": "value"})
+        lines.append(table.assign(method=name, seed=seed))
+
+    # One method's scores are there at a time; those that no training seed changes meet every seed's negatives.
+    for name, method in chosen.rungs.items():
+        scores = None
+        for seed, key in enumerate(seeds):
+            if scores is None or name == VAE_RUNG:
+                scores = scores_of(method, key)
+            add(name, seed, scores)
+    fixed = np.zeros(cell.test.known.shape, np.float32)
+    for name, (method, weight) in chosen.mixture.items():
+        if name != VAE_RUNG:
+            fixed += np.float32(weight) * item_models.standardised(scores_of(method, seeds[0]))
+    for seed, key in enumerate(seeds):
+        mixed = fixed
+        if VAE_RUNG in chosen.mixture:
+            method, weight = chosen.mixture[VAE_RUNG]
+            mixed = fixed + np.float32(weight) * item_models.standardised(scores_of(method, key))
+        add(OURS, seed, mixed)
     table = pd.concat(lines, ignore_index=True)
     table["protocol"] = table.ranking.map({"sampled": f"sampled {cell.negatives}", "full": "full"})
     return table
