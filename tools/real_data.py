@@ -207,7 +207,7 @@ def show(rows: pd.DataFrame) -> None:
         main = wide[(wide.metric == "NDCG@10") & wide.protocol.str.startswith("sampled")]
         main = main.set_index(["leaks", "selected", "method"])
         table = table.loc[order]
-        table["sampled NDCG@10, 95 %"] = [f"[{main.low[name]:.2f}, {main.high[name]:.2f}]" for name in order]
+        table["sampled NDCG@10, 95 %", ""] = [f"[{main.low[name]:.2f}, {main.high[name]:.2f}]" for name in order]
         print(table.to_string())
         printed = PUBLISHED[(PUBLISHED.dataset == dataset) & (PUBLISHED.target == target)]
         if len(printed):
