@@ -71,7 +71,7 @@ $(PEERS)/installed: benchmarks/peers.txt
 		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1 cornac==3.0.1 && \
 		touch $@ || echo "not all peers could be installed: the benchmark runs with those that were"
 
-bench: $(STAMP) $(PEERS)/installed  ## epochs and runs against PyTorch, RecBole, Cornac; on a quiet machine (SIZES="S M", PARTS="epochs growth whole log")
+bench: $(STAMP) $(PEERS)/installed  ## epochs and runs against PyTorch, RecBole, Cornac; on a quiet machine (SIZES="S M", PARTS="epochs growth whole log memory")
 	@$(BIN)/python benchmarks/bench.py $(if $(SIZES),--sizes $(SIZES)) $(if $(PARTS),--parts $(PARTS))
 
 lab: $(STAMP)  ## JupyterLab on the notebooks

@@ -3,7 +3,7 @@
 Every implementation lives in a process of its own and gets one epoch in turn; only rounds with quiet neighbours count.
 Prints tables, writes build/bench.json, and exits with 1 where a gate of ``gates.py`` falls short.
 
-    .venv/bin/python benchmarks/bench.py [--sizes S M L10] [--parts epochs growth whole log] [--rounds 5]
+    .venv/bin/python benchmarks/bench.py [--sizes S M L10] [--parts epochs growth whole log memory] [--rounds 5]
 """
 
 import argparse
@@ -75,6 +75,8 @@ def epochs(label: str, names: list[str], wanted: int) -> dict:
             row["ceiling"] = max(worker.ask("product", precision=precision)["value"] for _ in range(3))
         if name in OURS.values():
             row["share"] = operations(size, clicks) / row["seconds"] / row["ceiling"]
+            if PLAIN in names:
+                row["most"] = median(rounds, PLAIN) * row["ceiling"] / operations(size, clicks)
             row["strongest"] = ratio(rounds, STRONGEST[precision], name) if STRONGEST[precision] in names else None
         result["rows"][name] = row
     if label == "M":
@@ -143,10 +145,10 @@ def runs(label: str, names: list[str], repeats: int) -> dict:
     }  # fmt: skip
 
 
-def big_log() -> dict:
-    """Exit status and last line of ``big_log.py``."""
-    run = subprocess.run([sys.executable, str(HERE / "big_log.py")], capture_output=True, text=True, check=False)
-    return {"status": run.returncode, "said": (run.stdout or run.stderr).strip().splitlines()[-1]}
+def script(name: str) -> dict:
+    """Exit status and last line of a benchmark that decides for itself."""
+    run = subprocess.run([sys.executable, str(HERE / name)], capture_output=True, text=True, check=False)
+    return {"status": run.returncode, "said": (run.stdout.strip() or run.stderr.strip()).splitlines()[-1]}
 
 
 def machine() -> str:
@@ -189,8 +191,8 @@ def main() -> int:
                 result["whole"][label] = runs(label, names, 3 if label == "S" else 1)
                 gates.print_whole(label, result["whole"][label])
         else:
-            result["log"] = big_log()
-            print(f"\n10^7 events: {result['log']['said']}", flush=True)
+            result[part] = script({"log": "big_log.py", "memory": "memory.py"}[part])
+            print(f"\n{part}: {result[part]['said']}", flush=True)
         (BUILD / "bench.json").write_text(json.dumps(result, indent=1))
     lines, status = verdict(gates.gates(result))
     print("\n" + "\n".join(lines) + f"\n{time.perf_counter() - start:.0f} s")

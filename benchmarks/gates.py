@@ -2,7 +2,7 @@
 
 from rounds import Gate
 
-PARTS = ("epochs", "growth", "whole", "log")
+PARTS = ("epochs", "growth", "whole", "log", "memory")
 PLAIN, RECBOLE, CORNAC = "peer_torch:dense-float32", "peer_recbole:", "peer_cornac:"
 NAMES = {
     PLAIN: "PyTorch loop, dense batches from compressed rows",
@@ -29,8 +29,9 @@ def gates(result: dict) -> list[Gate]:
         found += _epoch_gates(label, table)
     if result.get("whole"):
         found += _whole_gates(result["whole"], result["bfloat16"])
-    if "log" in result:
-        found.append(Gate("10^7 events within 1 GB, exit status", result["log"]["status"], 0, at_least=False))
+    for part, what in (("log", "10^7 events within 1 GB"), ("memory", "10^5 users x 10^4 items within 2 GB")):
+        if part in result:
+            found.append(Gate(f"{what}, exit status", result[part]["status"], 0, at_least=False))
     return found
 
 
@@ -94,14 +95,15 @@ def print_epochs(label: str, table: dict) -> None:
     said = f"{table['rounds']} quiet rounds" if table["quiet"] else f"{table['rounds']} rounds, NEIGHBOURS NOT QUIET"
     print(f"\n{label}: {users:,} users x {items:,} items, {said}\n")
     print(
-        "| | s an epoch | times plain | times strongest PyTorch | share of product | peak MB |\n"
-        "|---|---|---|---|---|---|"
+        "| | s an epoch | times plain | were products all | times strongest PyTorch | share of product | peak MB |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for name, row in table["rows"].items():
         share = f"{row['share']:.0%} of {row['ceiling'] / 1e9:.0f} GFLOP/s" if "share" in row else "-"
         cells = [
             f"{row['seconds']:.3f}",
             row["ratio"] or "-",
+            f"{row['most']:.2f}" if "most" in row else "-",
             row.get("strongest") or "-",
             share,
             f"{row['peak'] / 1e6:.0f}",

@@ -1,12 +1,14 @@
 """This package's trainer on compressed rows (variants ``float32`` and ``bfloat16``), and its ranking by counting."""
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import worker
 from clicks import HIDDEN, LATENT, first_weights, mean_ndcg
+from flax import nnx
 
 from rec_transfer import sparse_ranking, sparse_training
 from rec_transfer.vae import VAE, VAEConfig
@@ -17,19 +19,22 @@ CONFIG = {
 
 
 def vae(items: int, config: VAEConfig) -> VAE:
-    """The network with the weights that every implementation starts from."""
-    model = VAE(items, config, key=jax.random.key(0))
+    """The network with the weights that every implementation starts from; nothing is drawn that would be replaced."""
+    empty = jax.eval_shape(partial(VAE, items, config), key=jax.random.key(0))
     weights = first_weights(items)
     layers = {
-        "hidden": model.encoder.hidden,
-        "mean": model.encoder.mean,
-        "log_variance": model.encoder.log_variance,
-        "decoder": model.decoder.hidden,
-        "logits": model.decoder.logits,
+        "hidden": empty.encoder.hidden,
+        "mean": empty.encoder.mean,
+        "log_variance": empty.encoder.log_variance,
+        "decoder": empty.decoder.hidden,
+        "logits": empty.decoder.logits,
     }
     for name, layer in layers.items():
-        layer.kernel[...], layer.bias[...] = jnp.asarray(weights[name]), jnp.asarray(weights[f"{name}_bias"])
-    return model
+        layer.kernel, layer.bias = (
+            nnx.Param(jnp.asarray(weights[name])),
+            nnx.Param(jnp.asarray(weights[f"{name}_bias"])),
+        )
+    return empty
 
 
 class Trainer:
@@ -38,7 +43,7 @@ class Trainer:
         self.config = VAEConfig(epochs=epochs, **CONFIG)
         self.epochs = sparse_training.Epochs(clicks.train, self.config, variant)
         model = vae(clicks.train.shape[1], self.config)
-        self.training = model, self.epochs.optimizer().init(model)
+        self.training = model, jax.jit(self.epochs.optimizer().init)(model)
         self.key, self.done = jax.random.key(1), 0
 
     def epoch(self):
