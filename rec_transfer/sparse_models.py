@@ -65,7 +65,7 @@ def spectral_map(factors: int, popularity: float, *, axes: int = AXES) -> FitMet
     normalised graph for factors).
 
     Args:
-        factors: axes per domain, the first of ``axes`` that are computed once for all maps.
+        factors: axes per domain, the first of ``axes`` computed once for all maps, the last of which are rough.
         popularity: p; 1/2 undoes the normalisation of the items, more lifts the popular ones.
     """
 
