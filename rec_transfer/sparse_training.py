@@ -18,56 +18,17 @@ import optax
 from jax.sharding import Mesh
 from scipy import sparse
 
-from rec_transfer import devices, likelihoods, sparse_layers
+from rec_transfer import devices, sparse_layers
 from rec_transfer.keys import named_keys, numpy_generator
 from rec_transfer.long_runs import digest, run_epochs
-from rec_transfer.sparse_layers import Precision, SparseBatch, dense_layer, softmax_layer, sparse_product
+from rec_transfer.sparse_layers import Precision
+from rec_transfer.sparse_objective import draw_noise, sparse_negative_elbo
 from rec_transfer.training import Fitted
-from rec_transfer.types import Key, PerUser
-from rec_transfer.vae import INPUT_NORM, VAE, Objective, VAEConfig, annealed_beta
+from rec_transfer.types import Key
+from rec_transfer.vae import VAE, Objective, VAEConfig
 
 DEFAULT = VAEConfig()
-CHUNK_ENTRIES = 2_000_000  # laid out at a time: 32 bytes each with the transposed order, some 64 MB
-
-
-def input_values(batch: SparseBatch) -> jax.Array:
-    """``vae.encoder_input`` at the entries alone."""
-    users = batch.row_starts.shape[0] - 1
-    damped = jnp.log1p(batch.counts)
-    length = jnp.sqrt(jax.ops.segment_sum(damped**2, batch.users, users))
-    return INPUT_NORM * damped / jnp.maximum(length, 1e-6)[batch.users]
-
-
-def sparse_negative_elbo(
-    model: VAE, batch: SparseBatch, objective: Objective, *, key: Key | None, epoch, precision: Precision = "float32",
-    share: devices.Share | None = None,
-) -> PerUser:  # fmt: skip
-    """``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
-
-    Dropout hides other entries than there, at the same rate: it draws one number per entry instead of one per item.
-    A ``share`` of a batch gets the noise that it has in the whole batch.
-    """
-    values = input_values(batch)
-    encoder, decoder = model.encoder, model.decoder
-    if key is not None:
-        keys = named_keys(key, "dropout", "sample")
-        hidden = partial(jax.random.bernoulli, keys["dropout"], 1.0 - model.config.dropout)
-        kept = devices.noise_of(hidden, values.shape, share, "entries")
-        values = jnp.where(kept, values / (1.0 - model.config.dropout), 0.0)
-
-    def layer(linear, inputs):
-        return dense_layer(inputs, linear.kernel[...], linear.bias[...], precision)
-
-    features = jnp.tanh(sparse_product(values, batch, encoder.hidden.kernel[...]) + encoder.hidden.bias[...])
-    mean, log_variance = layer(encoder.mean, features), layer(encoder.log_variance, features)
-    latent = mean
-    if key is not None:  # as vae.reparameterize
-        noise = devices.noise_of(partial(jax.random.normal, keys["sample"]), mean.shape, share, "users")
-        latent = mean + jnp.exp(0.5 * log_variance) * noise
-    decoded = jnp.tanh(layer(decoder.hidden, latent))
-    log_likelihood = softmax_layer(decoded, decoder.logits.kernel[...], decoder.logits.bias[...], batch, precision)
-    beta = annealed_beta(objective, epoch)
-    return -likelihoods.elbo(log_likelihood, likelihoods.gaussian_kl(mean, log_variance), beta)
+CHUNK_ENTRIES = 250_000  # laid out at a time, 32 bytes each: small, for the device waits for an epoch's first chunk
 
 
 def train_vae_sparse(
@@ -120,9 +81,9 @@ def train_vae_sparse(
             stacklevel=2,
         )
     keys = named_keys(key, "initialise", "train")
-    start = VAE(counts.shape[1], config, key=keys["initialise"]) if model is None else jax.tree.map(jnp.copy, model)
+    start = _fresh(counts.shape[1], config, key=keys["initialise"]) if model is None else jax.tree.map(jnp.copy, model)
     one_epoch = Epochs(counts, config, precision, mesh)
-    training = start, one_epoch.optimizer().init(start)
+    training = start, jax.jit(one_epoch.optimizer().init)(start)
     if mesh is not None:
         training = devices.on_each(mesh, training)
 
@@ -140,6 +101,11 @@ def train_vae_sparse(
         checkpoint_every=checkpoint_every,
         identity=identity,
     )
+
+
+@partial(jax.jit, static_argnames=("items", "config"))  # one program: layer by layer, some fifty are compiled
+def _fresh(items, config, *, key):
+    return VAE(items, config, key=key)
 
 
 def _identity(counts, held_out, key, config, precision, start):
@@ -173,7 +139,7 @@ def mean_loss(
 
 @partial(jax.jit, static_argnames=("precision",))
 def _losses(model, batch, objective, epoch, *, precision):
-    return sparse_negative_elbo(model, batch, objective, key=None, epoch=epoch, precision=precision)
+    return sparse_negative_elbo(model, batch, objective, noise=None, epoch=epoch, precision=precision)
 
 
 def _checked(name, counts, items):
@@ -205,7 +171,8 @@ class Epochs:
             )
         self.steps = -(-counts.shape[0] // self.batch_size)
         self.entries = self.shares * sparse_layers.entries_needed(counts, self.batch_size // self.shares)
-        self.chunks = min(self.steps, -(-self.steps * self.entries // CHUNK_ENTRIES))
+        per_step = self.entries + self.batch_size * config.latent // 8  # a number of the noise takes 4 bytes, not 32
+        self.chunks = min(self.steps, -(-self.steps * per_step // CHUNK_ENTRIES))
 
     def optimizer(self) -> optax.GradientTransformation:
         return _optimizer(self.config.learning_rate, self.config.epochs * self.steps)
@@ -221,16 +188,19 @@ class Epochs:
         self.entries = max(self.entries, self.shares * int(used.max()))
         before = (np.cumsum(used, axis=-1) - used).astype(np.int32)
         objective = Objective(self.config.beta, self.config.anneal_epochs)
-        total = jnp.zeros(())
+        totals = [jnp.zeros(())]
         for chunk, chosen in enumerate(shares):
             first = chunk * per_chunk
+            layout = self._lay_out(chosen, before[chunk])  # while the device computes the chunk before
+            totals[-2:][0].block_until_ready()  # and no further ahead: two chunks lie in memory, however many there are
             training, total = _run_steps(
-                (training, total), self._lay_out(chosen, before[chunk]), purposes["noise"],
-                objective, Position(number, first, min(per_chunk, self.steps - first), self.steps),
+                training, totals[-1], layout, purposes["noise"], objective,
+                Position(number, first, min(per_chunk, self.steps - first), self.steps),
                 learning_rate=self.config.learning_rate, updates=self.config.epochs * self.steps,
                 precision=self.precision, mesh=self.mesh,
             )  # fmt: skip
-        return training, float(total) / self.steps
+            totals.append(total)
+        return training, float(totals[-1]) / self.steps
 
     def _lay_out(self, rows, before):
         """Batches [steps, ...] on one device, or [steps, shares, ...] of which each device holds one share."""
@@ -255,8 +225,8 @@ def _optimizer(learning_rate, updates):
     return optax.adam(optax.cosine_decay_schedule(learning_rate, updates))
 
 
-@partial(jax.jit, static_argnames=("learning_rate", "updates", "precision", "mesh"), donate_argnames=("carry",))
-def _run_steps(carry, batches, key, objective, position, *, learning_rate, updates, precision, mesh=None):
+@partial(jax.jit, static_argnames=("learning_rate", "updates", "precision", "mesh"), donate_argnames=("training",))
+def _run_steps(training, total, batches, key, objective, position, *, learning_rate, updates, precision, mesh=None):
     steps = partial(_steps, learning_rate=learning_rate, updates=updates, precision=precision, mesh=mesh)
     if mesh is not None:
         whole = jax.P()
@@ -264,28 +234,32 @@ def _run_steps(carry, batches, key, objective, position, *, learning_rate, updat
             steps, mesh=mesh, in_specs=(whole, jax.P(None, devices.USERS), whole, whole, whole), out_specs=whole,
             check_vma=False,
         )  # fmt: skip
-    return steps(carry, batches, key, objective, position)
+    return steps((training, total), batches, key, objective, position)
 
 
 def _steps(carry, batches, key, objective, position, *, learning_rate, updates, precision, mesh):
-    optimizer = _optimizer(learning_rate, updates)
+    optimizer, config = _optimizer(learning_rate, updates), carry[0][0].config
+    if mesh is not None:
+        batches, before = jax.tree.map(lambda array: array[:, 0], batches)  # of the shares this device's alone
+    (steps, entries), users = batches.counts.shape, batches.row_starts.shape[1] - 1
+
+    def noise_of(index):
+        share = None
+        if mesh is not None:
+            share = devices.Share(before[index], jax.lax.axis_index(devices.USERS) * users, mesh.size)
+        step_key = jax.random.fold_in(key, position.first + index)
+        return draw_noise(config, entries, users, key=step_key, share=share)
+
+    noises = jax.vmap(noise_of)(jnp.arange(steps))  # at once: the draws of one step are too few to be shared by cores
 
     def step(index, carry):
         (model, state), total = carry
-        number = position.first + index
-        batch, share = jax.tree.map(lambda array: array[index], batches), None
-        if mesh is not None:
-            batch, before = jax.tree.map(lambda array: array[0], batch)  # of the shares this device's alone
-            users = batch.row_starts.shape[0] - 1
-            share = devices.Share(before, jax.lax.axis_index(devices.USERS) * users, mesh.size)
+        epoch = position.epoch + (position.first + index) / position.steps
+        batch, noise = jax.tree.map(lambda array: array[index], (batches, noises))
 
         def mean_loss(model):
-            return jnp.mean(
-                sparse_negative_elbo(
-                    model, batch, objective, key=jax.random.fold_in(key, number),
-                    epoch=position.epoch + number / position.steps, precision=precision, share=share,
-                )
-            )  # fmt: skip
+            losses = sparse_negative_elbo(model, batch, objective, noise=noise, epoch=epoch, precision=precision)
+            return jnp.mean(losses)
 
         value, gradient = jax.value_and_grad(mean_loss)(model)
         if mesh is not None:

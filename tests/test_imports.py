@@ -28,9 +28,12 @@ LAYERS = (
     },
     {
         "alignment", "baselines", "checkpoints", "gaussian_process", "oracle", "sampled_softmax", "shared_latents",
-        "sparse_models", "sparse_training",
+        "sparse_models", "sparse_objective",
     },
-    {"blends", "closed_form_maps", "distribution_maps", "kernel_maps", "network_maps", "sparse_ranking"},
+    {
+        "blends", "closed_form_maps", "distribution_maps", "kernel_maps", "network_maps", "sparse_ranking",
+        "sparse_training",
+    },
     {"transfer"},
     {"evaluation"},
     {"overlap"},

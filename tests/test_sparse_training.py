@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from rec_transfer import sparse_layers, sparse_training, vae
-from rec_transfer.sparse_training import sparse_negative_elbo, train_vae_sparse
+from rec_transfer import sparse_layers, sparse_objective, sparse_training, vae
+from rec_transfer.sparse_objective import draw_noise, sparse_negative_elbo
+from rec_transfer.sparse_training import train_vae_sparse
 from rec_transfer.vae import VAE, Objective, VAEConfig, negative_elbo
 
 KEY = jax.random.key(0)
@@ -42,12 +43,13 @@ def assert_same_bits(left, right):
 def test_loss_and_gradients_are_those_of_the_dense_path(counts, sizes, seed):
     model = VAE(40, VAEConfig(dropout=0.0, **sizes), key=KEY)
     key = None if seed is None else jax.random.key(seed)
+    noise = None if seed is None else draw_noise(model.config, counts.nnz + 9, 170, key=key)
     layout = sparse_layers.lay_out(counts, np.arange(170)[None], counts.nnz + 9)
     batch = jax.tree.map(lambda array: jnp.asarray(array[0]), layout)
     objective = Objective(0.7, 2.0)
 
     def found(model, batch):
-        return sparse_negative_elbo(model, batch, objective, key=key, epoch=1.0)
+        return sparse_negative_elbo(model, batch, objective, noise=noise, epoch=1.0)
 
     def expected(model, dense):
         return negative_elbo(model, dense, objective, key=key, epoch=1.0)
@@ -71,10 +73,11 @@ def test_dropout_hides_entries_at_its_rate_and_keeps_the_mean(counts):
         return sparse_layers.sparse_product(values, batch, weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse_training, "sparse_product", spy)
+        patch.setattr(sparse_objective, "sparse_product", spy)
         for seed in range(20):
-            sparse_negative_elbo(model, batch, Objective(1.0, 0.0), key=jax.random.key(seed), epoch=0.0)
-    plain, noisy = sparse_training.input_values(batch), np.stack(seen)
+            noise = draw_noise(model.config, counts.nnz, 170, key=jax.random.key(seed))
+            sparse_negative_elbo(model, batch, Objective(1.0, 0.0), noise=noise, epoch=0.0)
+    plain, noisy = sparse_objective.input_values(batch), np.stack(seen)
     np.testing.assert_allclose(noisy[noisy != 0], np.broadcast_to(plain / 0.6, noisy.shape)[noisy != 0], rtol=1e-5)
     assert np.mean(noisy == 0) == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / noisy.size))
 
