@@ -4,7 +4,6 @@ What a row shows alone is judged in its piece of the file; copies and bots show 
 clean rows are dealt out on disk by user, and each share is judged once more.
 """
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,12 +64,12 @@ def count_log(
     with TemporaryDirectory(dir=scratch) as folder:
         catalogue = dask.delayed(items)
         clean = dask.delayed(_clean_piece)
-        files = [Path(folder) / f"{number}.pickle" for number in range(len(cut))]
+        files = [Path(folder) / f"{number}.parquet" for number in range(len(cut))]
         cleaned = dask.compute(*(clean(*task, catalogue, shares) for task in zip(cut, files, strict=True)))
         report = _added([report for report, _ in cleaned])
-        places = [offsets for _, offsets in cleaned]
+        reasons = next((reasons for _, reasons in cleaned), [])
         judge = dask.delayed(_judge_share)
-        judged = dask.compute(*(judge(files, [place[n] for place in places], catalogue, kind) for n in range(shares)))
+        judged = dask.compute(*(judge(files, number, reasons, catalogue, kind) for number in range(shares)))
     report = _added([report, *(share.report for share in judged)])
     if not report.rows_kept:
         names = ", ".join(Path(path).name for path in paths)
@@ -95,8 +94,10 @@ class Share(NamedTuple):
 
 
 def _clean_piece(piece: Piece, file: Path, items, shares: int):
-    """Clean a piece's rows and write them to ``file``, dealt out by user; a report and where each share begins."""
+    """Clean a piece and write its rows to ``file``, a row group for each share of the users; a report, the repairs."""
     import pandas as pd
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
 
     rows, report = read_piece(piece, EVENT_COLUMNS)
     events, repairs = clean_rows(rows, items, report)
@@ -105,25 +106,23 @@ def _clean_piece(piece: Piece, file: Path, items, shares: int):
         flags |= repaired[events.index].to_numpy(np.int64) << bit
     events = events[[*EVENT_ORDER, "domain"]].assign(repairs=flags)
     share = pd.util.hash_array(events.user_id.to_numpy(object)) % np.uint64(shares)
-    offsets = []
-    with file.open("wb") as spilled:
+    table = pa.Table.from_pandas(events, preserve_index=False)
+    with ParquetWriter(file, table.schema) as spilled:
         for number in range(shares):
-            offsets.append(spilled.tell())
-            compact = events[share == number].astype({"user_id": "category", "item_id": "category"})
-            pickle.dump((list(repairs), compact), spilled, protocol=pickle.HIGHEST_PROTOCOL)
-    return report, offsets
+            spilled.write_table(table.filter(share == number))
+    return report, list(repairs)
 
 
-def _judge_share(files, offsets, items, kind):
+def _judge_share(files, number, reasons, items, kind):
     """Everything that some users did, from all pieces: without copies and bots, counted."""
     import pandas as pd
+    from pyarrow.parquet import ParquetFile
 
     parts = []
-    for file, offset in zip(files, offsets, strict=True):
-        with file.open("rb") as spilled:
-            spilled.seek(offset)
-            reasons, part = pickle.load(spilled)
-            parts.append(part.astype({"user_id": object, "item_id": object}))
+    for file in files:
+        with ParquetFile(file) as spilled:
+            part = spilled.read_row_group(number).to_pandas()
+        parts.append(part.astype({"user_id": object, "item_id": object}))
     report = Report()
     if not parts:
         return Share({}, {}, report)

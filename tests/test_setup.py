@@ -17,6 +17,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ("3.11", "3.13")
+UNPINNED = {"bench"}  # the peers of the benchmarks
 LARGEST = 1_000_000  # bytes of a tracked file
 LARGER = {"data/user_behavior_data.csv"}
 LONGEST = 300  # lines of a module
@@ -91,7 +92,7 @@ def test_no_index_or_option_in_the_pins(path):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("extra", [None, *PROJECT["optional-dependencies"]])
+@pytest.mark.parametrize("extra", [None, *(set(PROJECT["optional-dependencies"]) - UNPINNED)])
 def test_every_dependency_is_pinned_once_within_its_bounds(extra, python):
     wanted = PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
     for requirement in map(Requirement, wanted):
@@ -104,6 +105,14 @@ def test_every_dependency_is_pinned_once_within_its_bounds(extra, python):
         assert requirement.specifier.contains(versions[0]), f"{requirement}: pinned {versions[0]}; run make lock"
         operators = {bound.operator for bound in requirement.specifier}
         assert operators == {">=", "<"}, f"{requirement}: give a lower and an upper bound"
+
+
+@pytest.mark.parametrize("extra", sorted(UNPINNED))
+def test_what_stays_out_of_the_lock_has_bounds(extra):
+    locked = {canonicalize_name(pin.name) for pin, _ in pins("requirements.lock")}
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        assert canonicalize_name(requirement.name) not in locked
+        assert {bound.operator for bound in requirement.specifier} == {">=", "<"}, f"{requirement}: give both bounds"
 
 
 @pytest.mark.parametrize("python", PYTHONS)

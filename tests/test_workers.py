@@ -17,6 +17,8 @@ from rec_transfer.workers import WorkerLost, run_workers
 COUNTS = sparse.csr_array(np.random.default_rng(0).poisson(0.7, (60, 20)))
 CONFIG = VAEConfig(latent=2, hidden=8, dropout=0.3, epochs=6, batch_size=16)
 KEY = jax.random.key(5)
+HOST = "127.0.0.1"
+NOWHERE = f"{HOST}:1"  # nobody listens there
 
 # Worker 1 meets its end before the fourth epoch, where it is told to.
 WORKER = """
@@ -112,7 +114,7 @@ def test_it_is_said_who_was_lost_and_how(script, message):
 
 
 def test_the_loss_of_one_elsewhere_is_thought_of():
-    message = lost("exit 1", here=[1], address="127.0.0.1:1")
+    message = lost("exit 1", here=[1], address=NOWHERE)
     assert message.endswith("one on another machine was lost before it: see there")
     assert "another machine" not in lost("exit 1")
 
@@ -138,6 +140,6 @@ def test_workers_that_cannot_be_are_refused(settings, message):
 
 
 def test_one_who_is_no_worker_cannot_join(monkeypatch):
-    monkeypatch.setenv("REC_TRANSFER_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("REC_TRANSFER_ADDRESS", NOWHERE)
     with pytest.raises(RuntimeError, match=r"environment: got no REC_TRANSFER_PROCESSES, .* started by run_workers"):
         workers.connect()
