@@ -14,7 +14,7 @@ from rec_transfer import likelihoods, training
 from rec_transfer.keys import named_keys
 from rec_transfer.types import Counts, Gaussian, Key, Logits, PerUser
 
-CELLS_AT_ONCE = 50_000_000  # users x items laid out dense at a time: 200 MB
+CELLS_AT_ONCE = 8_000_000  # users x items laid out dense at a time: 32 MB, and a few such arrays on the way
 INPUT_NORM = 3.0  # the length every user's input is scaled to: activity must not saturate the tanh layer
 
 

@@ -6,16 +6,14 @@ row per world, direction, method, seed and metric; ``tests/reference/evidence.cs
 """
 
 import argparse
-import multiprocessing
-import os
 import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 
 import jax
 import pandas as pd
+from two_processes import two_at_a_time
 
 from rec_transfer import (
     alignment,
@@ -118,25 +116,6 @@ def tables(values: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
             mean = evaluation.share_of_lift(part, ceiling=top, metric=metric, key=key)
             shares.append(mean.assign(world=kind, source=source, target=target, metric=metric))
     return pd.concat(rows, ignore_index=True)[COLUMNS], pd.concat(shares, ignore_index=True)
-
-
-def two_at_a_time(work, tasks) -> list:
-    """``work(*task)`` of every task, in two processes on a core each.
-
-    Two processes that each start a thread per core would spend half their time waiting for each other.
-    """
-    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # read by the processes as they start
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, context, initializer=_one_core, initargs=(context.Value("i", 0),)) as workers:
-        return list(workers.map(work, *zip(*tasks, strict=True)))
-
-
-def _one_core(taken) -> None:
-    if hasattr(os, "sched_setaffinity"):  # Linux; elsewhere it is only slower
-        with taken.get_lock():
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {cores[taken.value % len(cores)]})
-            taken.value += 1
 
 
 def main(everything: bool, seeds: tuple[int, ...], name: str) -> None:

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from evidence import ROOT, SEEDS, WORLDS, two_at_a_time
+from evidence import ROOT, SEEDS, WORLDS
+from two_processes import two_at_a_time
 
 from rec_transfer import (
     alignment,

@@ -8,13 +8,10 @@ means over seeds.
 """
 
 import argparse
-import multiprocessing
-import os
 import resource
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +19,7 @@ import jax
 import numpy as np
 import pandas as pd
 from real_ladder import OURS, VAE_RUNG, Chosen, all_scores, choose
+from two_processes import two_at_a_time
 
 from rec_transfer import audit, item_models, protocols
 from rec_transfer.datasets import fetch
@@ -31,7 +29,6 @@ from rec_transfer.types import TrainingData
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("train.txt", "valid.txt", "test.txt")
-WORKERS = 2
 SEEDS = 5
 SCORES = 12_000_000  # users x items that settings are chosen by
 HIDDEN = 600  # training users made cold for it, at most
@@ -162,15 +159,6 @@ def douban_cells(folder, source: str, target: str, dataset: str):
     yield Cell(where, train, {"train": hidden}, test, protocols.leave_last_rows, 99, True, keys)
 
 
-def keep_to_cores(number) -> None:
-    """Give the process that asks its share of the cores: threads of two would spend their time waiting."""
-    with number.get_lock():
-        own, number.value = number.value, number.value + 1
-    if hasattr(os, "sched_setaffinity"):  # Linux; elsewhere it is only slower
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[own::WORKERS] or cores)
-
-
 def work(task: dict) -> tuple[pd.DataFrame, list, str]:
     """One process's share: one direction of one data set."""
     start, parts, log = time.perf_counter(), [], []
@@ -256,9 +244,7 @@ def tasks_of(options) -> list[dict]:
 def main(options) -> None:
     start = time.perf_counter()
     tasks = tasks_of(options)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, spawn, keep_to_cores, (spawn.Value("i", 0),)) as workers:
-        results = list(workers.map(work, tasks))
+    results = two_at_a_time(work, [(task,) for task in tasks])
     rows = pd.concat([rows for rows, _, _ in results], ignore_index=True)
     options.out.parent.mkdir(exist_ok=True)
     rows.round(5).to_csv(options.out, index=False)
