@@ -6,7 +6,6 @@ same to rounding, whatever the number of devices: a run may go on with another.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -51,22 +50,12 @@ def dealt_out(mesh: Mesh, tree):
     )
 
 
-class Share(NamedTuple):
-    """Which share of a batch this is: the entries and users of the shares before it, and how many shares there are."""
-
-    entries: jax.Array
-    users: jax.Array
-    shares: int
-
-
-def noise_of(
-    draw: Callable[..., jax.Array], shape: tuple[int, ...], share: Share | None, rows: Literal["entries", "users"]
-) -> jax.Array:
-    """``draw(shape=shape)``; of a share, the rows that the whole batch would draw in its place.
+def noise_of(draw: Callable[..., jax.Array], shape: tuple[int, ...], mesh: Mesh | None) -> jax.Array:
+    """``draw(shape=shape)``, a row per user; on a mesh, inside ``shard_map``, the rows that one device would draw.
 
     Every device draws for all shares and keeps its own: some numbers per user too many, beside one logit per item.
     """
-    if share is None:
+    if mesh is None:
         return draw(shape=shape)
-    whole = draw(shape=(share.shares * shape[0], *shape[1:]))
-    return jax.lax.dynamic_slice_in_dim(whole, getattr(share, rows), shape[0])
+    whole = draw(shape=(mesh.size * shape[0], *shape[1:]))
+    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(USERS) * shape[0], shape[0])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.sparse import BCSR
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from scipy import sparse
 
 from rec_transfer.types import PerUser
@@ -22,56 +22,68 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 class SparseBatch(NamedTuple):
-    """Counts of a batch of users at their entries, row by row, and how to read them column by column.
+    """Counts of a batch of users at their entries, and which of them the encoder sees, by row and by column.
 
-    ``counts``, ``users`` and ``items`` have one value per entry; entries past the last user's are padding: their
-    counts are 0 and their items lie one past the last. The entries of user u are ``row_starts[u]:row_starts[u+1]``.
-    ``by_column`` holds the entries' positions sorted by item, and ``column_starts`` where each item's begin.
+    ``counts``, ``users`` and ``items`` have one value per entry, row by row; entries past the last user's are padding:
+    their counts are 0 and their items lie one past the last. ``seen`` holds the positions of the entries that the
+    encoder sees (all, or those that dropout keeps); those of user u are ``seen[row_starts[u]:row_starts[u+1]]``.
+    ``by_column`` holds the same positions sorted by item, and ``column_starts`` where each item's begin.
     """
 
     counts: Float[Array, "*steps entries"]
     users: Int[Array, "*steps entries"]
     items: Int[Array, "*steps entries"]
+    seen: Int[Array, "*steps entries"]
     row_starts: Int[Array, "*steps users_and_one"]
     by_column: Int[Array, "*steps entries"]
     column_starts: Int[Array, "*steps items_and_one"]
 
 
-def lay_out(counts: sparse.csr_array, rows: Int[np.ndarray, "steps users"], entries: int) -> SparseBatch:
+def lay_out(
+    counts: sparse.csr_array,
+    rows: Int[np.ndarray, "steps users"],
+    entries: int,
+    seen: Bool[np.ndarray, " all_entries"] | None = None,
+) -> SparseBatch:
     """Batches of these rows, stacked, each padded to one number of entries; NumPy arrays.
 
     Args:
         counts: users x items, no entry stored twice (``sum_duplicates``).
         rows: the users of each batch.
         entries: room for entries in a batch.
+        seen: of all the entries of the rows, one after the other, those that the encoder sees; None is all.
 
     Raises:
         ValueError: a batch has more entries than that.
     """
-    steps, users = rows.shape
-    items = counts.shape[1]
-    most = int(np.diff(counts.indptr)[rows].sum(axis=1).max())
-    if most > entries:
-        raise ValueError(f"entries: got room for {entries} in a batch, expected at least {most}")
+    (steps, users), items = rows.shape, counts.shape[1]
+    used = np.diff(counts.indptr)[rows].sum(axis=1)
+    if used.max() > entries:
+        raise ValueError(f"entries: got room for {entries} in a batch, expected at least {used.max()}")
     batches = SparseBatch(
         np.zeros((steps, entries), np.float32),
         np.zeros((steps, entries), np.int32),
         np.full((steps, entries), items, np.int32),
+        np.zeros((steps, entries), np.int32),
         np.zeros((steps, users + 1), np.int32),
         np.zeros((steps, entries), np.int32),
         np.zeros((steps, items + 1), np.int32),
     )
-    for step, chosen in enumerate(rows):
-        batch = counts[chosen]
-        used = batch.nnz
-        batches.counts[step, :used] = batch.data
-        batches.users[step, :used] = np.repeat(np.arange(users, dtype=np.int32), np.diff(batch.indptr))
-        batches.items[step, :used] = batch.indices
-        batches.row_starts[step] = batch.indptr
-        # Sorting the entries' own positions by column gives the order that dropout's values follow as well.
-        positions = sparse.csr_array((np.arange(used, dtype=np.int32), batch.indices, batch.indptr), batch.shape)
-        columns = positions.tocsc()
-        batches.by_column[step, :used] = columns.data
+    first = np.cumsum(used) - used
+    for step, chosen in enumerate(rows):  # batch by batch: what is made on the way stays in the cache
+        batch, size = counts[chosen], used[step]
+        batches.counts[step, :size] = batch.data
+        batches.users[step, :size] = np.repeat(np.arange(users, dtype=np.int32), np.diff(batch.indptr))
+        batches.items[step, :size] = batch.indices
+        positions, starts = np.arange(size, dtype=np.int32), batch.indptr
+        if seen is not None:
+            positions = np.flatnonzero(seen[first[step] : first[step] + size]).astype(np.int32)
+            starts = np.searchsorted(positions, starts).astype(np.int32)
+        # Sorting the entries' own positions by column gives the order that the values follow as well.
+        columns = sparse.csr_array((positions, batch.indices[positions], starts), batch.shape).tocsc()
+        batches.seen[step, : len(positions)] = positions
+        batches.row_starts[step] = starts
+        batches.by_column[step, : len(positions)] = columns.data
         batches.column_starts[step] = columns.indptr
     return batches
 
@@ -88,12 +100,12 @@ def entries_needed(counts: sparse.csr_array, batch_size: int) -> int:
 def sparse_product(
     values: Float[Array, " entries"], batch: SparseBatch, weights: Float[Array, "items hidden"]
 ) -> Float[Array, "users hidden"]:
-    r"""$X W$, X holding ``values`` at the batch's entries; differentiable in the weights alone.
+    r"""$X W$, X holding ``values`` at the entries that are seen; differentiable in the weights alone.
 
     Backward is $X^\top G$, a product of compressed rows once more: the batch sorted by columns is $X^\top$ by rows.
     """
     shape = (batch.row_starts.shape[0] - 1, weights.shape[0])
-    return BCSR((values, batch.items, batch.row_starts), shape=shape) @ weights
+    return BCSR((values[batch.seen], batch.items[batch.seen], batch.row_starts), shape=shape) @ weights
 
 
 def _sparse_product_forward(values, batch, weights):

@@ -22,7 +22,7 @@ from rec_transfer import devices, sparse_layers
 from rec_transfer.keys import named_keys, numpy_generator
 from rec_transfer.long_runs import digest, run_epochs
 from rec_transfer.sparse_layers import Precision
-from rec_transfer.sparse_objective import draw_noise, sparse_negative_elbo
+from rec_transfer.sparse_objective import sparse_negative_elbo
 from rec_transfer.training import Fitted
 from rec_transfer.types import Key
 from rec_transfer.vae import VAE, Objective, VAEConfig
@@ -139,7 +139,7 @@ def mean_loss(
 
 @partial(jax.jit, static_argnames=("precision",))
 def _losses(model, batch, objective, epoch, *, precision):
-    return sparse_negative_elbo(model, batch, objective, noise=None, epoch=epoch, precision=precision)
+    return sparse_negative_elbo(model, batch, objective, epsilon=None, epoch=epoch, precision=precision)
 
 
 def _checked(name, counts, items):
@@ -179,19 +179,20 @@ class Epochs:
 
     def __call__(self, training, number: int, *, key: Key):
         """The state (model, optimiser's) after this epoch and its mean loss; the state handed in is used up."""
-        purposes = named_keys(jax.random.fold_in(key, number), "shuffle", "noise")
+        purposes = named_keys(jax.random.fold_in(key, number), "shuffle", "dropout", "noise")
         order = numpy_generator(purposes["shuffle"]).permutation(self.counts.shape[0])
+        dropout = numpy_generator(purposes["dropout"])
         per_chunk = -(-self.steps // self.chunks)
         rows = np.resize(order, (self.chunks, per_chunk, self.batch_size))  # wraps around: nobody is left out
         shares = rows.reshape(self.chunks, per_chunk, self.shares, -1)
         used = np.diff(self.counts.indptr)[shares].sum(axis=-1)
         self.entries = max(self.entries, self.shares * int(used.max()))
-        before = (np.cumsum(used, axis=-1) - used).astype(np.int32)
         objective = Objective(self.config.beta, self.config.anneal_epochs)
         totals = [jnp.zeros(())]
         for chunk, chosen in enumerate(shares):
             first = chunk * per_chunk
-            layout = self._lay_out(chosen, before[chunk])  # while the device computes the chunk before
+            seen = dropout.random(used[chunk].sum(), dtype=np.float32) >= self.config.dropout
+            layout = self._lay_out(chosen, used[chunk], seen)  # while the device computes the chunk before
             totals[-2:][0].block_until_ready()  # and no further ahead: two chunks lie in memory, however many there are
             training, total = _run_steps(
                 training, totals[-1], layout, purposes["noise"], objective,
@@ -202,13 +203,18 @@ class Epochs:
             totals.append(total)
         return training, float(totals[-1]) / self.steps
 
-    def _lay_out(self, rows, before):
-        """Batches [steps, ...] on one device, or [steps, shares, ...] of which each device holds one share."""
-        room = self.entries // self.shares
+    def _lay_out(self, rows, used, seen):
+        """Batches [steps, ...] on one device, or [steps, shares, ...] of which each device holds one share.
+
+        What is seen was drawn for the whole batch, so that each share hides what one device would hide.
+        """
         if self.mesh is None:
-            return sparse_layers.lay_out(self.counts, rows[:, 0], room)
-        own = devices.own_shares(self.mesh)
-        laid_out = [(sparse_layers.lay_out(self.counts, rows[:, share], room), before[:, share]) for share in own]
+            return sparse_layers.lay_out(self.counts, rows[:, 0], self.entries, seen)
+        parts, room = np.split(seen, np.cumsum(used)[:-1]), self.entries // self.shares
+        laid_out = [
+            sparse_layers.lay_out(self.counts, rows[:, share], room, np.concatenate(parts[share :: self.shares]))
+            for share in devices.own_shares(self.mesh)
+        ]
         return devices.dealt_out(self.mesh, jax.tree.map(lambda *parts: np.stack(parts, axis=1), *laid_out))
 
 
@@ -240,25 +246,22 @@ def _run_steps(training, total, batches, key, objective, position, *, learning_r
 def _steps(carry, batches, key, objective, position, *, learning_rate, updates, precision, mesh):
     optimizer, config = _optimizer(learning_rate, updates), carry[0][0].config
     if mesh is not None:
-        batches, before = jax.tree.map(lambda array: array[:, 0], batches)  # of the shares this device's alone
-    (steps, entries), users = batches.counts.shape, batches.row_starts.shape[1] - 1
+        batches = jax.tree.map(lambda array: array[:, 0], batches)  # of the shares this device's alone
+    steps, users = batches.row_starts.shape[0], batches.row_starts.shape[1] - 1
 
     def noise_of(index):
-        share = None
-        if mesh is not None:
-            share = devices.Share(before[index], jax.lax.axis_index(devices.USERS) * users, mesh.size)
         step_key = jax.random.fold_in(key, position.first + index)
-        return draw_noise(config, entries, users, key=step_key, share=share)
+        return devices.noise_of(partial(jax.random.normal, step_key), (users, config.latent), mesh)
 
     noises = jax.vmap(noise_of)(jnp.arange(steps))  # at once: the draws of one step are too few to be shared by cores
 
     def step(index, carry):
         (model, state), total = carry
         epoch = position.epoch + (position.first + index) / position.steps
-        batch, noise = jax.tree.map(lambda array: array[index], (batches, noises))
+        batch, epsilon = jax.tree.map(lambda array: array[index], (batches, noises))
 
         def mean_loss(model):
-            losses = sparse_negative_elbo(model, batch, objective, noise=noise, epoch=epoch, precision=precision)
+            losses = sparse_negative_elbo(model, batch, objective, epsilon=epsilon, epoch=epoch, precision=precision)
             return jnp.mean(losses)
 
         value, gradient = jax.value_and_grad(mean_loss)(model)

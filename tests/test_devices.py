@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -88,29 +89,34 @@ def test_a_mesh_of_one_device_changes_nothing(on_one):
         assert_close(found, expected)
 
 
-@pytest.mark.parametrize("rows", ["entries", "users"])
-def test_the_noise_of_shares_is_that_of_the_batch(rows):
+@pytest.mark.usefixtures("unchecked")
+def test_the_noise_of_shares_is_that_of_the_batch():
     def draw(shape):
         return jax.random.normal(KEY, shape)
 
-    whole = devices.noise_of(draw, (12, 2), None, rows)
-    for first in (0, 3, 8):
-        share = devices.Share(**{"entries": 99, "users": 99, "shares": 3} | {rows: first})
-        np.testing.assert_array_equal(devices.noise_of(draw, (4, 2), share, rows), whole[first : first + 4])
+    def share(_):
+        return devices.noise_of(draw, (4, 2), SimpleNamespace(size=3))
+
+    found = jax.vmap(share, axis_name=devices.USERS)(jnp.arange(3))
+    np.testing.assert_array_equal(found.reshape(12, 2), devices.noise_of(draw, (12, 2), None))
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_process_lays_out_its_own_shares_alone(monkeypatch):
-    seen, lay_out = [], sparse_layers.lay_out
-    monkeypatch.setattr(sparse_layers, "lay_out", lambda c, rows, n: seen.append(rows) or lay_out(c, rows, n))
+def test_a_process_lays_out_its_own_shares_alone_and_hides_what_one_device_would(monkeypatch):
+    given, lay_out = [], sparse_layers.lay_out
+    monkeypatch.setattr(sparse_layers, "lay_out", lambda *what: given.append(what) or lay_out(*what))
     monkeypatch.setattr(devices, "own_shares", lambda mesh: [1])
     monkeypatch.setattr(devices, "dealt_out", lambda mesh, tree: tree)
     epochs = sparse_training.Epochs(COUNTS, CONFIG, "float32", devices.all_devices(1))
     epochs.shares, epochs.entries = 2, 2 * epochs.entries
     rows = np.arange(96).reshape(2, 2, 24)
-    batches, before = epochs._lay_out(rows, np.array([[0, 5], [0, 7]]))
-    np.testing.assert_array_equal(seen, rows[None, :, 1])
-    np.testing.assert_array_equal(before, [[5], [7]])
+    used = np.diff(COUNTS.indptr)[rows].sum(axis=-1)
+    seen = np.arange(used.sum())
+    batches = epochs._lay_out(rows, used, seen % 3 > 0)
+    np.testing.assert_array_equal(given[0][1], rows[:, 1])
+    ends = np.cumsum(used)
+    hers = np.concatenate([seen[ends[0] : ends[1]], seen[ends[2] : ends[3]]])
+    np.testing.assert_array_equal(given[0][3], hers % 3 > 0)
     assert batches.row_starts.shape == (2, 1, 25)
 
 

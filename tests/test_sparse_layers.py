@@ -38,18 +38,25 @@ def assert_close(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance * float(jnp.abs(right).max()))
 
 
-def test_a_batch_holds_its_users_counts_by_row_and_by_column(counts):
+@pytest.mark.parametrize("hiding", [False, True])
+def test_a_batch_holds_its_users_counts_by_row_and_by_column(counts, hiding):
     rows = np.array([[3, 0, 3], [6, 2, 1]])
-    batches = lay_out(counts, rows, 40)
+    visible = (np.arange(np.diff(counts.indptr)[rows].sum()) % 3 > 0) if hiding else None
+    batches, before = lay_out(counts, rows, 40, visible), 0
     for step, chosen in enumerate(rows):
-        values, users, items, row_starts, by_column, column_starts = (array[step] for array in batches)
-        used = row_starts[-1]
+        values, users, items, seen, row_starts, by_column, column_starts = (array[step] for array in batches)
         expected = counts.toarray()[chosen]
-        by_row = sparse.csr_array((values[:used], items[:used], row_starts), (3, ITEMS))
+        used = (expected > 0).sum()
+        by_user = sparse.csr_array((values[:used], (users[:used], items[:used])), (3, ITEMS))
+        np.testing.assert_array_equal(by_user.toarray(), expected)
+        if hiding:
+            hidden = ~visible[before : before + used]
+            expected[tuple(part[hidden] for part in np.nonzero(expected))] = 0
+            before += used
+        seen, by_column = seen[: row_starts[-1]], by_column[: row_starts[-1]]
+        by_row = sparse.csr_array((values[seen], items[seen], row_starts), (3, ITEMS))
         np.testing.assert_array_equal(by_row.toarray(), expected)
-        np.testing.assert_array_equal(users[:used], np.nonzero(expected)[0])
-        order = by_column[:used]
-        columns = sparse.csc_array((values[order], users[order], column_starts), (3, ITEMS))
+        columns = sparse.csc_array((values[by_column], users[by_column], column_starts), (3, ITEMS))
         np.testing.assert_array_equal(columns.toarray(), expected)
         assert not values[used:].any()
         assert (items[used:] == ITEMS).all()

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from rec_transfer import sparse_layers, sparse_objective, sparse_training, vae
-from rec_transfer.sparse_objective import draw_noise, sparse_negative_elbo
+from rec_transfer.sparse_objective import sparse_negative_elbo
 from rec_transfer.sparse_training import train_vae_sparse
 from rec_transfer.vae import VAE, Objective, VAEConfig, negative_elbo
 
@@ -43,13 +43,13 @@ def assert_same_bits(left, right):
 def test_loss_and_gradients_are_those_of_the_dense_path(counts, sizes, seed):
     model = VAE(40, VAEConfig(dropout=0.0, **sizes), key=KEY)
     key = None if seed is None else jax.random.key(seed)
-    noise = None if seed is None else draw_noise(model.config, counts.nnz + 9, 170, key=key)
+    drawn = None if seed is None else jax.random.normal(jax.random.split(key)[1], (170, sizes["latent"]))
     layout = sparse_layers.lay_out(counts, np.arange(170)[None], counts.nnz + 9)
     batch = jax.tree.map(lambda array: jnp.asarray(array[0]), layout)
     objective = Objective(0.7, 2.0)
 
     def found(model, batch):
-        return sparse_negative_elbo(model, batch, objective, noise=noise, epoch=1.0)
+        return sparse_negative_elbo(model, batch, objective, epsilon=drawn, epoch=1.0)
 
     def expected(model, dense):
         return negative_elbo(model, dense, objective, key=key, epoch=1.0)
@@ -62,24 +62,40 @@ def test_loss_and_gradients_are_those_of_the_dense_path(counts, sizes, seed):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(jnp.abs(other).max()))
 
 
-def test_dropout_hides_entries_at_its_rate_and_keeps_the_mean(counts):
+def test_what_dropout_hides_reaches_neither_the_layer_nor_its_gradient(counts):
     model = VAE(40, VAEConfig(latent=2, hidden=3, dropout=0.4), key=KEY)
-    layout = sparse_layers.lay_out(counts, np.arange(170)[None], counts.nnz)
+    kept = np.random.default_rng(4).random(counts.nnz) > 0.4
+    layout = sparse_layers.lay_out(counts, np.arange(170)[None], counts.nnz + 3, kept)
     batch = jax.tree.map(lambda array: jnp.asarray(array[0]), layout)
-    seen = []
+    inputs = np.array(vae.encoder_input(jnp.asarray(vae.dense(counts)))) / 0.6
+    inputs[tuple(part[~kept] for part in counts.nonzero())] = 0.0
+    epsilon = jax.random.normal(KEY, (170, 2))
 
-    def spy(values, batch, weights):
-        seen.append(values)
-        return sparse_layers.sparse_product(values, batch, weights)
+    def dense_product(_values, _batch, weights):
+        return inputs @ weights
 
+    def loss_and_gradient():
+        def mean_loss(model):
+            return sparse_negative_elbo(model, batch, Objective(1.0, 0.0), epsilon=epsilon, epoch=0.0).mean()
+
+        return jax.value_and_grad(mean_loss)(model)
+
+    found = loss_and_gradient()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse_objective, "sparse_product", spy)
-        for seed in range(20):
-            noise = draw_noise(model.config, counts.nnz, 170, key=jax.random.key(seed))
-            sparse_negative_elbo(model, batch, Objective(1.0, 0.0), noise=noise, epoch=0.0)
-    plain, noisy = sparse_objective.input_values(batch), np.stack(seen)
-    np.testing.assert_allclose(noisy[noisy != 0], np.broadcast_to(plain / 0.6, noisy.shape)[noisy != 0], rtol=1e-5)
-    assert np.mean(noisy == 0) == pytest.approx(0.4, abs=4 * np.sqrt(0.24 / noisy.size))
+        patch.setattr(sparse_objective, "sparse_product", dense_product)
+        expected = loss_and_gradient()
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(jnp.abs(other).max()))
+
+
+def test_dropout_hides_entries_at_its_rate_and_others_in_every_epoch(counts, config, monkeypatch):
+    drawn, lay_out = [], sparse_layers.lay_out
+    monkeypatch.setattr(sparse_layers, "lay_out", lambda *given: drawn.append(given[3]) or lay_out(*given))
+    train_vae_sparse(counts, key=KEY, config=replace(config, epochs=30, dropout=0.4))
+    seen = np.stack([part[: counts.nnz] for part in drawn])
+    assert seen.mean() == pytest.approx(0.6, abs=4 * np.sqrt(0.24 / seen.size))
+    each = seen.mean(axis=0)  # of 30 epochs: by position, none is always or never seen
+    assert 0 < each.min() < each.max() < 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -133,7 +149,7 @@ def test_every_user_is_seen_in_every_epoch(counts, config, monkeypatch):
     seen = []
     monkeypatch.setattr(sparse_training, "CHUNK_ENTRIES", 1500)
     lay_out = sparse_layers.lay_out
-    monkeypatch.setattr(sparse_layers, "lay_out", lambda c, rows, n: seen.append(rows) or lay_out(c, rows, n))
+    monkeypatch.setattr(sparse_layers, "lay_out", lambda *given: seen.append(given[1]) or lay_out(*given))
     train_vae_sparse(counts, key=KEY, config=replace(config, epochs=2))
     first, second = np.concatenate(seen).reshape(2, -1)
     assert set(first) == set(second) == set(range(170))
