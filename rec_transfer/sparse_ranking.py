@@ -16,7 +16,7 @@ from rec_transfer.vae import VAE
 
 CELLS_AT_ONCE = 1_000_000  # users x items scored at a time: 4 MB, which stay in the processor's cache
 ITEMS_AT_ONCE = 32  # compared before the sums are written
-LEAST_PLACES = 16  # held-out entries of a user that a chunk has room for; more by powers of two
+PLACES = 8  # held-out entries of a user that a chunk has room for, or a multiple of it
 
 
 def rank_held_out(
@@ -66,7 +66,7 @@ def rank_held_out(
 
 def _padded(starts, number, users):
     """Positions of the users' entries [users, places], -1 where one has fewer; few widths, to compile few."""
-    places = max(LEAST_PLACES, 1 << int(number[users].max() - 1).bit_length())
+    places = -(-int(number[users].max()) // PLACES) * PLACES
     column = np.arange(places)
     return np.where(column < number[users][:, None], starts[users][:, None] + column, -1)
 
@@ -105,9 +105,9 @@ def count(
     own = own.T
 
     def of_items(block, sums):
-        items = jax.lax.dynamic_slice_in_dim(columns, block * ITEMS_AT_ONCE, ITEMS_AT_ONCE)
         higher, equal = sums
-        for item in items:
+        for place in range(ITEMS_AT_ONCE):  # each is read where it is compared: a slice of all would be copied first
+            item = jax.lax.dynamic_index_in_dim(columns, block * ITEMS_AT_ONCE + place, keepdims=False)
             higher, equal = higher + (item > own), equal + (item == own)  # neither where the item is padding: NaN
         return higher, equal
 
