@@ -49,7 +49,7 @@ class Trainer:
     def epoch(self):
         self.training, loss = self.epochs(self.training, self.done, key=self.key)
         self.done += 1
-        return float(loss)
+        return loss  # computed while the next epoch is laid out
 
     def loss(self):
         return sparse_training.mean_loss(

@@ -1,7 +1,8 @@
 """An implementation kept alive in its own process: it answers one request a line, and is timed while it does.
 
-A trainer is an object with ``epoch() -> mean loss``, ``loss() -> mean loss without noise``, ``rank() -> NDCG@100`` and,
-where it has a matrix product of its own, ``product(precision, side) -> seconds``. NumPy alone.
+A trainer is an object with ``epoch() -> mean loss`` (a number, or what ``float`` waits for), ``loss() -> mean loss
+without noise``, ``rank() -> NDCG@100`` and, where it has a matrix product of its own, ``product(precision, side) ->
+seconds``. NumPy alone.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main(make_trainer) -> None:
     trainer = make_trainer(clicks, arguments.variant, arguments.epochs or arguments.planned)
     if arguments.epochs:
         losses = [trainer.epoch() for _ in range(arguments.epochs)]
-        print(json.dumps({"loss": losses[-1], "ndcg": trainer.rank(), "peak": peak()}), file=answers)
+        print(json.dumps({"loss": float(losses[-1]), "ndcg": trainer.rank(), "peak": peak()}), file=answers)
         return
     print(json.dumps({"peak": peak()}), file=answers, flush=True)
     for line in sys.stdin:
@@ -44,7 +45,7 @@ def _answer(trainer, request):
     start = time.perf_counter()
     match request["do"]:
         case "epoch":
-            value = [trainer.epoch() for _ in range(request.get("times", 1))][-1]
+            value = float([trainer.epoch() for _ in range(request.get("times", 1))][-1])
         case "loss":
             value = trainer.loss()
         case "rank":

@@ -13,9 +13,9 @@ def named_keys(key: Key, *names: str) -> dict[str, Key]:
     return dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
 
-def numpy_generator(key: Key) -> np.random.Generator:
-    """A NumPy generator that is a pure function of a JAX key (for scipy, samplers and sparse data)."""
-    return np.random.default_rng(np.asarray(jax.random.key_data(key), dtype=np.uint32))
+def numpy_generator(key: Key, *numbers: int) -> np.random.Generator:
+    """A NumPy generator that is a pure function of a JAX key and of numbers (for scipy, samplers and sparse data)."""
+    return np.random.default_rng([*np.asarray(jax.random.key_data(key), dtype=np.uint32), *numbers])
 
 
 def key_for(key: Key, name: str) -> Key:

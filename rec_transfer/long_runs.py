@@ -23,7 +23,7 @@ class Progress(NamedTuple):
     best: Any
     best_epoch: np.ndarray
     best_loss: np.ndarray
-    losses: np.ndarray  # [epochs so far, 2]: training, validation (nan without)
+    losses: np.ndarray | list  # [epochs so far, 2]: training, validation (nan without); a list while it runs
 
 
 def run_epochs(
@@ -40,7 +40,8 @@ def run_epochs(
     """Train epoch by epoch, from the checkpoint where there is one.
 
     Args:
-        one_epoch: ``one_epoch(training, number) -> (training, loss)``, pure in both; it may use up what it is given.
+        one_epoch: ``one_epoch(training, number) -> (training, loss)``, pure in both; it may use up what it is given,
+            and answer before the device has computed: nothing here waits for a loss before it is written or judged by.
         training: (model, optimiser's state), before the first epoch.
         epochs: how many at most.
         validate: ``validate(model, epoch) -> loss``; the model of the lowest is returned (epoch 0 is the start).
@@ -76,17 +77,18 @@ def run_epochs(
                 and first
                 and (len(state.losses) % checkpoint_every == 0 or _finished(state, epochs, patience))
             ):
-                save_run(path, state, identity)
+                save_run(path, state._replace(losses=np.asarray(state.losses, float)), identity)
     if validate is None:
         state = state._replace(best=state.training[0], best_epoch=np.asarray(len(state.losses)))
-    return Fitted(state.best, *jnp.asarray(state.losses, jnp.float32).T, jnp.asarray(state.best_epoch))
+    losses = np.asarray(state.losses, np.float32).reshape(-1, 2)
+    return Fitted(state.best, *jnp.asarray(losses.T), jnp.asarray(state.best_epoch))
 
 
 def _after_epoch(state, one_epoch, validate):
     number = len(state.losses)
     training, loss = one_epoch(state.training, number)
     value = np.nan if validate is None else validate(training[0], number + 1)
-    state = state._replace(training=training, losses=np.concatenate([state.losses, [[loss, value]]]))
+    state = state._replace(training=training, losses=[*state.losses, (loss, value)])
     if value < state.best_loss:  # never without validation: nan
         state = state._replace(
             best=_copy(training[0]), best_loss=np.asarray(value, float), best_epoch=np.asarray(number + 1)

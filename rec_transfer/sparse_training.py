@@ -172,36 +172,40 @@ class Epochs:
         self.steps = -(-counts.shape[0] // self.batch_size)
         self.entries = self.shares * sparse_layers.entries_needed(counts, self.batch_size // self.shares)
         per_step = self.entries + self.batch_size * config.latent // 8  # a number of the noise takes 4 bytes, not 32
+        self.running = []  # what the last chunks will add up to
         self.chunks = min(self.steps, -(-self.steps * per_step // CHUNK_ENTRIES))
 
     def optimizer(self) -> optax.GradientTransformation:
         return _optimizer(self.config.learning_rate, self.config.epochs * self.steps)
 
     def __call__(self, training, number: int, *, key: Key):
-        """The state (model, optimiser's) after this epoch and its mean loss; the state handed in is used up."""
-        purposes = named_keys(jax.random.fold_in(key, number), "shuffle", "dropout", "noise")
-        order = numpy_generator(purposes["shuffle"]).permutation(self.counts.shape[0])
-        dropout = numpy_generator(purposes["dropout"])
+        """The state (model, optimiser's) after this epoch and its mean loss; the state handed in is used up.
+
+        Both come before they are computed: the next epoch is laid out meanwhile.
+        """
+        generator = numpy_generator(key, number)  # of order and dropout; the noise is drawn where it is used
+        order = generator.permutation(self.counts.shape[0])
         per_chunk = -(-self.steps // self.chunks)
         rows = np.resize(order, (self.chunks, per_chunk, self.batch_size))  # wraps around: nobody is left out
         shares = rows.reshape(self.chunks, per_chunk, self.shares, -1)
         used = np.diff(self.counts.indptr)[shares].sum(axis=-1)
         self.entries = max(self.entries, self.shares * int(used.max()))
         objective = Objective(self.config.beta, self.config.anneal_epochs)
-        totals = [jnp.zeros(())]
+        total = np.float32(0.0)
         for chunk, chosen in enumerate(shares):
             first = chunk * per_chunk
-            seen = dropout.random(used[chunk].sum(), dtype=np.float32) >= self.config.dropout
+            seen = generator.random(used[chunk].sum(), dtype=np.float32) >= self.config.dropout
             layout = self._lay_out(chosen, used[chunk], seen)  # while the device computes the chunk before
-            totals[-2:][0].block_until_ready()  # and no further ahead: two chunks lie in memory, however many there are
+            if len(self.running) == 2:  # no further ahead: two chunks lie in memory, however many there are
+                self.running.pop(0).block_until_ready()
             training, total = _run_steps(
-                training, totals[-1], layout, purposes["noise"], objective,
+                training, total, layout, key, objective,
                 Position(number, first, min(per_chunk, self.steps - first), self.steps),
                 learning_rate=self.config.learning_rate, updates=self.config.epochs * self.steps,
                 precision=self.precision, mesh=self.mesh,
             )  # fmt: skip
-            totals.append(total)
-        return training, float(totals[-1]) / self.steps
+            self.running.append(total)
+        return training, total
 
     def _lay_out(self, rows, used, seen):
         """Batches [steps, ...] on one device, or [steps, shares, ...] of which each device holds one share.
@@ -250,7 +254,7 @@ def _steps(carry, batches, key, objective, position, *, learning_rate, updates, 
     steps, users = batches.row_starts.shape[0], batches.row_starts.shape[1] - 1
 
     def noise_of(index):
-        step_key = jax.random.fold_in(key, position.first + index)
+        step_key = jax.random.fold_in(jax.random.fold_in(key, position.epoch), position.first + index)
         return devices.noise_of(partial(jax.random.normal, step_key), (users, config.latent), mesh)
 
     noises = jax.vmap(noise_of)(jnp.arange(steps))  # at once: the draws of one step are too few to be shared by cores
@@ -268,6 +272,6 @@ def _steps(carry, batches, key, objective, position, *, learning_rate, updates, 
         if mesh is not None:
             value, gradient = jax.lax.pmean((value, gradient), devices.USERS)
         change, state = optimizer.update(gradient, state, model)
-        return (optax.apply_updates(model, change), state), total + value
+        return (optax.apply_updates(model, change), state), total + value / position.steps
 
     return jax.lax.fori_loop(0, position.count, step, carry)
