@@ -1,8 +1,8 @@
 """An implementation kept alive in its own process: it answers one request a line, and is timed while it does.
 
-A trainer is an object with ``epoch() -> mean loss`` (a number, or what ``float`` waits for), ``loss() -> mean loss
-without noise``, ``rank() -> NDCG@100`` and, where it has a matrix product of its own, ``product(precision, side) ->
-seconds``. NumPy alone.
+A trainer is an object with ``epoch() -> mean loss`` (a number, what ``float`` waits for, or None), ``loss() -> mean
+loss without noise``, ``rank() -> NDCG@100`` and, where it has a matrix product of its own, ``product(precision, side)
+-> seconds``. NumPy alone.
 """
 
 import argparse
@@ -33,19 +33,25 @@ def main(make_trainer) -> None:
     clicks = load(arguments.folder, Size(*arguments.size))
     trainer = make_trainer(clicks, arguments.variant, arguments.epochs or arguments.planned)
     if arguments.epochs:
-        losses = [trainer.epoch() for _ in range(arguments.epochs)]
-        print(json.dumps({"loss": float(losses[-1]), "ndcg": trainer.rank(), "peak": peak()}), file=answers)
+        loss = _epochs(trainer, arguments.epochs)
+        print(json.dumps({"loss": loss, "ndcg": trainer.rank(), "peak": peak()}), file=answers)
         return
     print(json.dumps({"peak": peak()}), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(_answer(trainer, json.loads(line))), file=answers, flush=True)
 
 
+def _epochs(trainer, times):
+    """Loss of the last epoch (None where an implementation tells none), waited for."""
+    loss = [trainer.epoch() for _ in range(times)][-1]
+    return None if loss is None else float(loss)
+
+
 def _answer(trainer, request):
     start = time.perf_counter()
     match request["do"]:
         case "epoch":
-            value = float([trainer.epoch() for _ in range(request.get("times", 1))][-1])
+            value = _epochs(trainer, request.get("times", 1))
         case "loss":
             value = trainer.loss()
         case "rank":
