@@ -21,6 +21,8 @@ export REC_TRANSFER_DATA ?= $(wildcard $(abspath ../shared/data))
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
+# The lock is whole (--no-deps): resolving it again, pip would meet `coverage[toml]`, which pytest-cov asks for, look for
+# its newest release instead of the one pinned as `coverage`, and refuse that for want of a hash.
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python >= 3.11 is needed, {v[0]}.{v[1]} found: make PYTHON=/path/to/python3.11")'
 ifneq ($(UV),)
@@ -29,7 +31,7 @@ ifneq ($(UV),)
 	uv pip install --quiet --python $(BIN)/python --no-deps -e .
 else
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 endif
 	@touch $@
