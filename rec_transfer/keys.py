@@ -14,8 +14,12 @@ def named_keys(key: Key, *names: str) -> dict[str, Key]:
 
 
 def numpy_generator(key: Key, *numbers: int) -> np.random.Generator:
-    """A NumPy generator that is a pure function of a JAX key and of numbers (for scipy, samplers and sparse data)."""
-    return np.random.default_rng([*np.asarray(jax.random.key_data(key), dtype=np.uint32), *numbers])
+    """A NumPy generator that is a pure function of a JAX key and numbers >= 0 (for scipy, samplers and sparse data).
+
+    Another one for every number, and for none.
+    """
+    words = np.asarray(jax.random.key_data(key), dtype=np.uint32)
+    return np.random.default_rng([*words, *(1 + number for number in numbers)])  # a 0 at the end would be none
 
 
 def key_for(key: Key, name: str) -> Key:

@@ -41,7 +41,8 @@ def run_epochs(
 
     Args:
         one_epoch: ``one_epoch(training, number) -> (training, loss)``, pure in both; it may use up what it is given,
-            and answer before the device has computed: nothing here waits for a loss before it is written or judged by.
+            and answer before the device has computed (and must itself bound how far it runs ahead): nothing here waits
+            for a loss before it is written or judged by.
         training: (model, optimiser's state), before the first epoch.
         epochs: how many at most.
         validate: ``validate(model, epoch) -> loss``; the model of the lowest is returned (epoch 0 is the start).

@@ -16,7 +16,7 @@ from rec_transfer.vae import VAE
 
 CELLS_AT_ONCE = 1_000_000  # users x items scored at a time: 4 MB, which stay in the processor's cache
 ITEMS_AT_ONCE = 32  # compared before the sums are written
-PLACES = 8  # held-out entries of a user that a chunk has room for, or a multiple of it
+PLACES = 8  # held-out entries of a user that a chunk has room for, or 2, 3, 4, 8, 16 ... times as many
 
 
 def rank_held_out(
@@ -66,7 +66,8 @@ def rank_held_out(
 
 def _padded(starts, number, users):
     """Positions of the users' entries [users, places], -1 where one has fewer; few widths, to compile few."""
-    places = -(-int(number[users].max()) // PLACES) * PLACES
+    places = -(-int(number[users].max()) // PLACES)
+    places = PLACES * (places if places <= 4 else 1 << (places - 1).bit_length())
     column = np.arange(places)
     return np.where(column < number[users][:, None], starts[users][:, None] + column, -1)
 

@@ -1,8 +1,8 @@
 """Training of a domain's VAE on compressed rows: 10^5 users x 10^4 items without a dense matrix, several times faster.
 
-The same network and objective as ``vae.train_vae``. It is a function of its own, and no switch inside that one: users
-are shuffled on the host here, so that equal keys give other (equally good) parameters, and a log that grows past some
-bound should not change what its notebook says.
+The same network and objective as ``vae.train_vae``. It is a function of its own, and no switch inside that one: here
+users are shuffled and dropout is drawn on the host, so that equal keys give other (equally good) parameters, and a log
+that grows past some bound should not change what its notebook says.
 """
 
 import warnings
@@ -28,7 +28,7 @@ from rec_transfer.types import Key
 from rec_transfer.vae import VAE, Objective, VAEConfig
 
 DEFAULT = VAEConfig()
-CHUNK_ENTRIES = 250_000  # laid out at a time, 32 bytes each: small, for the device waits for an epoch's first chunk
+CHUNK_ENTRIES = 300_000  # laid out at a time, 20 bytes each: small, for the device waits for an epoch's first chunk
 
 
 def train_vae_sparse(
@@ -58,9 +58,9 @@ def train_vae_sparse(
         patience, checkpoint, checkpoint_every: stop early; write the run so far to a file and go on from it, with
             the same bits as without the interruption: see ``long_runs.run_epochs``.
         mesh: devices that share the users of every batch (``devices.all_devices()``), of this process or of several
-            that all call this with equal arguments (``workers``). A process lays out the rows of its own shares
-            alone, so that ``counts`` may lie in a memory-mapped file. None is one device; the result is the same to
-            rounding.
+            that all call this with equal arguments (``workers``). A process draws dropout for all, but lays out the
+            rows of its own shares alone, so that ``counts`` may lie in a memory-mapped file. None is one device; the
+            result is the same to rounding.
 
     Raises:
         ValueError: a negative count, no user, another number of items, an unknown precision, or batches that do not
@@ -115,6 +115,7 @@ def _identity(counts, held_out, key, config, precision, start):
         "validation": None if held_out is None else digest(held_out.data, held_out.indices, held_out.indptr),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "precision": precision,
+        "draws": 2,  # how order, dropout and noise come from the key: another number wherever that changes
         "model": digest(*jax.tree.leaves(start)),
         **asdict(config),
     }
@@ -171,7 +172,7 @@ class Epochs:
             )
         self.steps = -(-counts.shape[0] // self.batch_size)
         self.entries = self.shares * sparse_layers.entries_needed(counts, self.batch_size // self.shares)
-        per_step = self.entries + self.batch_size * config.latent // 8  # a number of the noise takes 4 bytes, not 32
+        per_step = self.entries + self.batch_size * config.latent // 5  # a number of the noise takes 4 bytes, not 20
         self.running = []  # what the last chunks will add up to
         self.chunks = min(self.steps, -(-self.steps * per_step // CHUNK_ENTRIES))
 
@@ -194,10 +195,10 @@ class Epochs:
         total = np.float32(0.0)
         for chunk, chosen in enumerate(shares):
             first = chunk * per_chunk
-            seen = generator.random(used[chunk].sum(), dtype=np.float32) >= self.config.dropout
-            layout = self._lay_out(chosen, used[chunk], seen)  # while the device computes the chunk before
             if len(self.running) == 2:  # no further ahead: two chunks lie in memory, however many there are
                 self.running.pop(0).block_until_ready()
+            seen = generator.random(used[chunk].sum(), dtype=np.float32) >= self.config.dropout
+            layout = self._lay_out(chosen, used[chunk], seen)  # while the device computes the chunk before
             training, total = _run_steps(
                 training, total, layout, key, objective,
                 Position(number, first, min(per_chunk, self.steps - first), self.steps),
