@@ -30,6 +30,13 @@ def test_draws_under_two_names_are_uncorrelated():
     assert abs(np.corrcoef(one, two)[0, 1]) < 4 / np.sqrt(n)
 
 
+def test_every_number_has_a_numpy_generator_of_its_own():
+    key = jax.random.key(7)
+    firsts = {numpy_generator(key, *numbers).random() for numbers in ((), (0,), (1,), (0, 0))}
+    assert len(firsts) == 4
+    assert numpy_generator(key, 1).random() in firsts
+
+
 def test_numpy_generator_is_a_pure_function_of_the_key():
     draw = numpy_generator(jax.random.key(7)).random(5)
     np.testing.assert_array_equal(draw, numpy_generator(jax.random.key(7)).random(5))

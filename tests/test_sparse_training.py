@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse
 
 from rec_transfer import sparse_layers, sparse_objective, sparse_training, vae
+from rec_transfer.keys import numpy_generator
 from rec_transfer.sparse_objective import sparse_negative_elbo
 from rec_transfer.sparse_training import train_vae_sparse
 from rec_transfer.vae import VAE, Objective, VAEConfig, negative_elbo
@@ -143,6 +144,37 @@ def test_chunks_of_an_epoch_give_the_same_bits_as_one(counts, config, monkeypatc
     monkeypatch.setattr(sparse_training, "CHUNK_ENTRIES", 1500)
     assert sparse_training.Epochs(counts, config, "float32").chunks > 2
     assert_same_bits(train_vae_sparse(counts, key=KEY, config=config), whole)
+
+
+def test_the_noise_of_z_is_another_in_every_epoch(counts, config, monkeypatch):
+    monkeypatch.setattr(sparse_training, "numpy_generator", lambda key, number: numpy_generator(key))  # equal batches
+    config, losses = replace(config, anneal_epochs=0), []
+    run = sparse_training.Epochs(counts, config, "float32")
+    for number in (0, 0, 1):
+        model = VAE(40, config, key=KEY)
+        _, loss = run((model, run.optimizer().init(model)), number, key=KEY)
+        losses.append(float(loss))
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_no_more_than_two_chunks_are_ahead_of_the_device(counts, config, monkeypatch):
+    waited, totals = [], []
+
+    class Total:
+        def block_until_ready(self):
+            waited.append(self)
+
+    def run_steps(training, *_, **__):
+        totals.append(Total())
+        return training, totals[-1]
+
+    monkeypatch.setattr(sparse_training, "CHUNK_ENTRIES", 1500)
+    monkeypatch.setattr(sparse_training, "_run_steps", run_steps)
+    run = sparse_training.Epochs(counts, config, "float32")
+    for number in (0, 1):
+        run((), number, key=KEY)
+    assert len(totals) == 2 * run.chunks > 4
+    assert waited == totals[:-2]
 
 
 def test_every_user_is_seen_in_every_epoch(counts, config, monkeypatch):
