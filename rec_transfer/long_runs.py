@@ -73,12 +73,11 @@ def run_epochs(
         while not _finished(state, epochs, patience):
             state = _after_epoch(state, one_epoch, validate)
             bar.update()
-            if (
-                path is not None
-                and first
-                and (len(state.losses) % checkpoint_every == 0 or _finished(state, epochs, patience))
-            ):
-                save_run(path, state._replace(losses=np.asarray(state.losses, float)), identity)
+            if path is not None and (len(state.losses) % checkpoint_every == 0 or _finished(state, epochs, patience)):
+                # All processes wait for what is written, so that none runs ahead of the file.
+                written = state._replace(losses=np.asarray(state.losses, float))
+                if first:
+                    save_run(path, written, identity)
     if validate is None:
         state = state._replace(best=state.training[0], best_epoch=np.asarray(len(state.losses)))
     losses = np.asarray(state.losses, np.float32).reshape(-1, 2)

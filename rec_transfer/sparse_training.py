@@ -158,7 +158,7 @@ class Epochs:
     """One epoch of training on given counts, as a function of the state, the epoch's number and the key alone.
 
     The users of an epoch are shuffled and laid out in chunks of batches on the host, and a compiled loop runs over
-    each chunk; only sizes, the counts and what was compiled are kept between epochs.
+    each chunk; only sizes, the counts, what was compiled and what still computes are kept between epochs.
     """
 
     def __init__(self, counts: sparse.csr_array, config: VAEConfig, precision: Precision, mesh: Mesh | None = None):

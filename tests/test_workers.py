@@ -72,7 +72,7 @@ def test_a_killed_worker_is_named_and_two_or_one_go_on_as_if_nothing_had_been(tm
     command = [sys.executable, "-c", WORKER, str(path)]
     with pytest.raises(WorkerLost, match=r"lost: worker 1 of 2 was killed by SIGKILL; the others were ended\. Start"):
         run_workers([*command, "9"], processes=2)
-    assert 1 <= epochs_in(path, monkeypatch) <= 3  # the lost one had run ahead of what was written
+    assert epochs_in(path, monkeypatch) == 3
     shutil.copy(path, alone)
     expected = train()
     assert_close(train(checkpoint=alone), expected)  # on one device
