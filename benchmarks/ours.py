@@ -21,7 +21,7 @@ CONFIG = {
 def vae(items: int, config: VAEConfig) -> VAE:
     """The network with the weights that every implementation starts from; nothing is drawn that would be replaced."""
     empty = jax.eval_shape(partial(VAE, items, config), key=jax.random.key(0))
-    weights = first_weights(items)
+    weights = jax.device_put(first_weights(items))  # jnp.asarray would compile a program for every shape
     layers = {
         "hidden": empty.encoder.hidden,
         "mean": empty.encoder.mean,
@@ -30,10 +30,7 @@ def vae(items: int, config: VAEConfig) -> VAE:
         "logits": empty.decoder.logits,
     }
     for name, layer in layers.items():
-        layer.kernel, layer.bias = (
-            nnx.Param(jnp.asarray(weights[name])),
-            nnx.Param(jnp.asarray(weights[f"{name}_bias"])),
-        )
+        layer.kernel, layer.bias = nnx.Param(weights[name]), nnx.Param(weights[f"{name}_bias"])
     return empty
 
 

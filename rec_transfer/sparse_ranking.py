@@ -53,7 +53,7 @@ def rank_held_out(
         batch = jax.tree.map(lambda array: array[0], lay_out(seen, rows[None], max(room, 1)))
         if len(found) > 1:  # two chunks at a time: one is scored while the other is counted
             jax.block_until_ready(found[-2])
-        found.append(_higher_and_equal(model, batch, items, precision=precision))
+        found.append(_higher_and_equal(scores(model, batch, precision=precision), batch, items))
         places.append(place)
     higher, equal = np.zeros(held_out.nnz, int), np.zeros(held_out.nnz, int)
     for place, (above, same, fine) in zip(places, found, strict=True):
@@ -84,9 +84,8 @@ def scores(model: VAE, batch: SparseBatch, *, precision: Precision = "float32") 
     return layer(model.decoder.logits, jnp.tanh(layer(model.decoder.hidden, layer(model.encoder.mean, features))))
 
 
-@partial(jax.jit, static_argnames=("precision",))
-def _higher_and_equal(model, batch, items, *, precision):
-    logits = scores(model, batch, precision=precision)
+@jax.jit  # apart from the scores, which are compiled once and not for every width
+def _higher_and_equal(logits, batch, items):
     own = jnp.take_along_axis(logits, jnp.maximum(items, 0), axis=1)
     seen = logits.at[batch.users, batch.items].set(-jnp.inf, mode="drop")
     # An item that was seen stays in its own list, as the last: nothing scores like it, and all the others higher.
