@@ -1,5 +1,6 @@
 """What the benchmark concludes from timings: which rounds count, ratios, exponents and gates; and its own clicks."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import clicks
 import gates
 import processes
 import rounds
+import timeline
 from rounds import Gate, Ratio, Round
 
 
@@ -109,3 +111,23 @@ def test_ndcg_by_hand():
     ranks, users = np.array([1, 3, 101, 2]), np.array([0, 0, 1, 3])
     expected = np.mean([(1 + 1 / 2) / (1 + 1 / np.log2(3)), 0.0, 1 / np.log2(3)])
     assert clicks.mean_ndcg(ranks, users, np.array([2, 1, 0, 1])) == pytest.approx(expected)
+
+
+def test_the_median_step_begins_with_the_longest_operation_of_a_step():
+    starts = [0.0, 9.0, 20.0, 32.0]  # steps of 9, 11 and 12 ms
+    loop = [timeline.Operation("product", "a", start, 4.0) for start in starts]
+    loop += [timeline.Operation("update", "b", start + 5, 1.0) for start in starts]
+    loop += [timeline.Operation("noise", "b", 0.0, 30.0)]  # once a run
+    loop += [timeline.Operation("while.7", "a", start, 8.0) for start in starts]  # what holds the others
+    found, length = timeline.median_step(sorted(loop, key=lambda part: part.start), 4)
+    assert length == 11.0
+    assert [(part.name, part.start) for part in found] == [("product", 0.0), ("update", 5.0)]
+
+
+def test_a_timeline_names_what_each_operation_gives():
+    command = [sys.executable, timeline.__file__, "--size", "S", "--precision", "float32"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    rows = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("|")][2:]
+    logits = [row for row in rows if row[4] == "f32[500,500] dot_general"]
+    assert logits
+    assert all(float(row[1]) >= timeline.SHORTEST for row in rows)
