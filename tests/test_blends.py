@@ -59,6 +59,13 @@ def test_the_best_part_stays_alone_where_nothing_helps(parts):
     assert len(blends.grow_mixture(scores, judge, gain=1.0)) == 1
 
 
+def test_a_part_added_more_than_once_has_the_sum_of_its_weights():
+    scores = {name: np.float32([unit]) for name, unit in (("one", [1, 0]), ("other", [0, 1]))}
+    wanted = np.array([[1.0, 1.6]])  # other is added with 1, then with .3, then once more with .3
+    weights = blends.grow_mixture(scores, lambda total: 10 - float(np.linalg.norm(total - wanted)))
+    assert weights == pytest.approx({"one": 1.0, "other": 1.6})
+
+
 def test_nothing_to_mix_is_refused():
     with pytest.raises(ValueError, match="scores: got none"):
         blends.grow_mixture({}, lambda total: 1.0)
