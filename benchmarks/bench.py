@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import gates
 from clicks import HIDDEN, LATENT, SIZES, Size, load
 from processes import BUILD, HERE, Worker, available, counted, rounds_of, whole
-from rounds import Ratio, growth, median, ratio, verdict
+from rounds import Ratio, Round, growth, median, quiet, ratio, verdict
 
 PLAIN, OURS = "peer_torch:dense-float32", {"float32": "ours:float32", "bfloat16": "ours:bfloat16"}
 STRONGEST = {"float32": "peer_torch:sparse-float32", "bfloat16": "peer_torch:sparse-bfloat16"}
@@ -128,24 +128,27 @@ def exponents(names: list[str], wanted: int = 3) -> dict:
     }
 
 
-def runs(label: str, names: list[str], repeats: int) -> dict:
+def runs(label: str, names: list[str], wanted: int) -> dict:
     """Whole processes of 20 epochs and a ranking, in turn; ours with nothing compiled before, then with the cache."""
-    cache, found = BUILD / "bench-cache", {}
-    for repeat in range(repeats):
+    cache, rounds, size = BUILD / "bench-cache", [], SIZES[label]
+    while len(quiet(rounds)) < wanted and len(rounds) < 2 * wanted:
+        answers = {}
         for name in names:
             if not name.startswith("ours"):
-                found.setdefault(name, []).append(whole(name, SIZES[label], EPOCHS))
+                answers[name] = whole(name, size, EPOCHS)
                 continue
             shutil.rmtree(cache, ignore_errors=True)
             for state in ("cold", "cached"):
-                if state == "cached" or label == "S" or repeat == 0:
-                    one = whole(name, SIZES[label], EPOCHS, JAX_COMPILATION_CACHE_DIR=str(cache))
-                    found.setdefault(f"{name} {state}", []).append(one)
-    return {
-        name: {"seconds": statistics.median(one["seconds"] for one in each), "low": min(one["seconds"] for one in each),
-               "high": max(one["seconds"] for one in each), "ndcg": each[0]["ndcg"], "peak": each[0]["peak"]}
-        for name, each in found.items()
-    }  # fmt: skip
+                answers[f"{name} {state}"] = whole(name, size, EPOCHS, JAX_COMPILATION_CACHE_DIR=str(cache))
+        others = max(answer["others"] for answer in answers.values())
+        rounds.append(Round({name: answer["seconds"] for name, answer in answers.items()}, others))
+    rounds, enough = counted(rounds, wanted)
+    rows = {}
+    for name, answer in answers.items():
+        seconds = [one.seconds[name] for one in rounds]
+        rows[name] = {"seconds": statistics.median(seconds), "low": min(seconds), "high": max(seconds),
+                      "ndcg": answer["ndcg"], "peak": answer["peak"]}  # fmt: skip
+    return {"quiet": enough, "rounds": len(rounds), "rows": rows}
 
 
 def script(name: str) -> dict:

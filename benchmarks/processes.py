@@ -120,18 +120,27 @@ def rounds_of(workers: list[Worker], what: str, wanted: int, times: int = 1, tri
     return found
 
 
-def counted(rounds: list[Round]) -> tuple[list[Round], bool]:
+def counted(rounds: list[Round], wanted: int = ENOUGH) -> tuple[list[Round], bool]:
     """The quiet rounds where they suffice for a verdict; else all of them, and False."""
-    enough = len(quiet(rounds)) >= ENOUGH
+    enough = len(quiet(rounds)) >= wanted
     return (quiet(rounds) if enough else rounds), enough
 
 
 def whole(name: str, size: Size, epochs: int, **environment: str) -> dict:
-    """A process from its start to its end: set-up, ``epochs``, ranking; seconds, NDCG and peak memory."""
-    start = time.perf_counter()
+    """A process from its start to its end: set-up, ``epochs``, ranking; seconds, NDCG, peak memory, others' cores."""
+    time.sleep(PAUSE)
+    busy, own, start = busy_seconds(), own_seconds(), time.perf_counter()
     with (BUILD / "bench.log").open("a") as log:
         run = subprocess.run(
             command(name, size, "--epochs", str(epochs)), cwd=BUILD, env=os.environ | environment, check=True,
             stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
-    return {"seconds": time.perf_counter() - start, **json.loads(run.stdout)}
+    seconds = time.perf_counter() - start
+    others = busy_seconds() - busy - (own_seconds() - own)
+    return {"seconds": seconds, "others": max(others, 0.0) / seconds, **json.loads(run.stdout)}
+
+
+def own_seconds() -> float:
+    """Seconds of processor time that this process and the children it has waited for have taken."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

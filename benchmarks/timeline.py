@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/timeline.py [--size M] [--precision bfloat16]
 
-The step printed is the median one of an epoch. Operations of two threads overlap, so that their times do not add up;
-sparse products are custom calls, which the profiler leaves out: they are the gaps.
+The step printed is the median one of an epoch. Operations of two threads overlap, so that their times do not add up.
+What is not printed: sparse products, custom calls that the profiler leaves out, and what takes less than .03 ms.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from clicks import SIZES, load
 from processes import BUILD
 
 SHORTEST = 0.03  # ms; shorter ones are left out
-UNTRACED = 5  # epochs before it
+UNTRACED = 5  # epochs before the one that is traced
 
 
 class Operation(NamedTuple):
@@ -67,7 +67,7 @@ def median_step(found: list[Operation], steps: int) -> tuple[list[Operation], fl
 
 def origins(folder: Path) -> dict[str, str]:
     """For each operation of the dumped training loop what it gives and the JAX operation it comes from."""
-    (file,) = folder.glob("*jit__run_steps*cpu_after_optimizations.txt")
+    *_, file = sorted(folder.glob("*jit__run_steps*cpu_after_optimizations.txt"))  # the last that was compiled
     named = re.findall(r'^\s*(?:ROOT )?%([\w.-]+) = (\w+\[[\d,]*\]).*?(?:op_name="([^"]*)"|$)', file.read_text(), re.M)
     return {name: f"{shape} {source.split('/')[-1]}".strip() for name, shape, source in named}
 

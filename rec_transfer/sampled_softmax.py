@@ -127,7 +127,7 @@ def sampled_log_likelihood(
     $\sum_i x_i s_i - n \log \hat Z$, $\hat Z = \sum_{i: x_i > 0} e^{s_i} + \sum_{j \in S, x_j = 0} e^{s_j} / \pi_j$,
     n the user's clicks and S the sample. $E\,\hat Z = Z$ (Horvitz and Thompson 1952); by Jensen's inequality the
     log-likelihood is overestimated on average, by about $n\,\mathrm{Var}(\hat Z) / 2 Z^2$, which falls as 1 / samples,
-    and so does the bias of its gradient. Without $\pi_j$ the bias stays, however many samples short of all items.
+    and so does the bias of its gradient. Without $\pi_j$ there is far more of it, and it falls far more slowly.
     Sampling for a softmax's gradient: Bengio and Senecal 2008; one sample for many rows, the rows' own items added:
     Jean et al. 2015; as a loss for recommending: Wu et al. 2024.
 

@@ -84,7 +84,7 @@ def scores(model: VAE, batch: SparseBatch, *, precision: Precision = "float32") 
     return layer(model.decoder.logits, jnp.tanh(layer(model.decoder.hidden, layer(model.encoder.mean, features))))
 
 
-@jax.jit  # apart from the scores, which are compiled once and not for every width
+@jax.jit  # apart from the scores, which are compiled once and not for every number of places
 def _higher_and_equal(logits, batch, items):
     own = jnp.take_along_axis(logits, jnp.maximum(items, 0), axis=1)
     seen = logits.at[batch.users, batch.items].set(-jnp.inf, mode="drop")

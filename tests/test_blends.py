@@ -61,7 +61,7 @@ def test_the_best_part_stays_alone_where_nothing_helps(parts):
 
 def test_a_part_added_more_than_once_has_the_sum_of_its_weights():
     scores = {name: np.float32([unit]) for name, unit in (("one", [1, 0]), ("other", [0, 1]))}
-    wanted = np.array([[1.0, 1.6]])  # other is added with 1, then with .3, then once more with .3
+    wanted = np.array([[1.0, 1.6]])  # other is the start, then one is added with 1, then other twice with .3
     weights = blends.grow_mixture(scores, lambda total: 10 - float(np.linalg.norm(total - wanted)))
     assert weights == pytest.approx({"one": 1.0, "other": 1.6})
 
