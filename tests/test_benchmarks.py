@@ -140,9 +140,7 @@ def test_the_median_step_begins_with_the_longest_operation_of_a_step():
     loop = [timeline.Operation("product", "a", start, 4.0) for start in starts]
     loop += [timeline.Operation("update", "b", start + 5, 1.0) for start in starts]
     loop += [timeline.Operation("noise", "b", 0.0, 30.0)]  # once a run
-    loop += [
-        timeline.Operation("while.7", "a", start - 1, 8.0) for start in starts
-    ]  # holds the others
+    loop += [timeline.Operation("while.7", "a", start - 1, 8.0) for start in starts]  # holds the others
     found, length = timeline.median_step(sorted(loop, key=lambda part: part.start), 4)
     assert length == 11.0
     assert [(part.name, part.start) for part in found] == [("product", 0.0), ("update", 5.0)]
