@@ -28,7 +28,7 @@ from rec_transfer.types import Key
 from rec_transfer.vae import VAE, Objective, VAEConfig
 
 DEFAULT = VAEConfig()
-CHUNK_ENTRIES = 600_000  # laid out at a time, 20 bytes each: the device waits for the first, and starts anew with each
+CHUNK_ENTRIES = 300_000  # laid out at a time, 20 bytes each: the device waits for the first, and starts anew with each
 
 
 def train_vae_sparse(
