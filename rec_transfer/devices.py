@@ -5,8 +5,6 @@ gradients are averaged over all of them. Order of users and noise are those of o
 same to rounding, whatever the number of devices: a run may go on with another.
 """
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
@@ -48,14 +46,3 @@ def dealt_out(mesh: Mesh, tree):
         lambda own: jax.make_array_from_process_local_data(sharding, own, (own.shape[0], mesh.size, *own.shape[2:])),
         tree,
     )
-
-
-def noise_of(draw: Callable[..., jax.Array], shape: tuple[int, ...], mesh: Mesh | None) -> jax.Array:
-    """``draw(shape=shape)``, a row per user; on a mesh, inside ``shard_map``, the rows that one device would draw.
-
-    Every device draws for all shares and keeps its own: some numbers per user too many, beside one logit per item.
-    """
-    if mesh is None:
-        return draw(shape=shape)
-    whole = draw(shape=(mesh.size * shape[0], *shape[1:]))
-    return jax.lax.dynamic_slice_in_dim(whole, jax.lax.axis_index(USERS) * shape[0], shape[0])

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -90,19 +89,7 @@ def test_a_mesh_of_one_device_changes_nothing(on_one):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_the_noise_of_shares_is_that_of_the_batch():
-    def draw(shape):
-        return jax.random.normal(KEY, shape)
-
-    def share(_):
-        return devices.noise_of(draw, (4, 2), SimpleNamespace(size=3))
-
-    found = jax.vmap(share, axis_name=devices.USERS)(jnp.arange(3))
-    np.testing.assert_array_equal(found.reshape(12, 2), devices.noise_of(draw, (12, 2), None))
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_a_process_lays_out_its_own_shares_alone_and_hides_what_one_device_would(monkeypatch):
+def test_a_process_lays_out_its_own_shares_alone_and_draws_what_one_device_would(monkeypatch):
     given, lay_out = [], sparse_layers.lay_out
     monkeypatch.setattr(sparse_layers, "lay_out", lambda *what: given.append(what) or lay_out(*what))
     monkeypatch.setattr(devices, "own_shares", lambda mesh: [1])
@@ -112,12 +99,14 @@ def test_a_process_lays_out_its_own_shares_alone_and_hides_what_one_device_would
     rows = np.arange(96).reshape(2, 2, 24)
     used = np.diff(COUNTS.indptr)[rows].sum(axis=-1)
     seen = np.arange(used.sum())
-    batches = epochs._lay_out(rows, used, seen % 3 > 0)
+    uniform = np.arange(96.0).reshape(2, 2, 24, 1)
+    batches, noise = epochs._lay_out(rows, used, seen % 3 > 0, uniform)
     np.testing.assert_array_equal(given[0][1], rows[:, 1])
     ends = np.cumsum(used)
     hers = np.concatenate([seen[ends[0] : ends[1]], seen[ends[2] : ends[3]]])
     np.testing.assert_array_equal(given[0][3], hers % 3 > 0)
     assert batches.row_starts.shape == (2, 1, 25)
+    np.testing.assert_array_equal(noise, uniform[:, 1:])
 
 
 def test_counts_may_lie_in_a_file(tmp_path, on_one):

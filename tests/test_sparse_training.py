@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy import sparse, stats
 
 from rec_transfer import sparse_layers, sparse_objective, sparse_training, vae
 from rec_transfer.keys import numpy_generator
@@ -147,7 +147,10 @@ def test_chunks_of_an_epoch_give_the_same_bits_as_one(counts, config, monkeypatc
 
 
 def test_the_noise_of_z_is_another_in_every_epoch(counts, config, monkeypatch):
-    monkeypatch.setattr(sparse_training, "numpy_generator", lambda key, number: numpy_generator(key))  # equal batches
+    def generator(key, *numbers):  # equal order and dropout
+        return numpy_generator(key, *numbers) if len(numbers) > 1 else numpy_generator(key)
+
+    monkeypatch.setattr(sparse_training, "numpy_generator", generator)
     config, losses = replace(config, anneal_epochs=0), []
     run = sparse_training.Epochs(counts, config, "float32")
     for number in (0, 0, 1):
@@ -155,6 +158,15 @@ def test_the_noise_of_z_is_another_in_every_epoch(counts, config, monkeypatch):
         _, loss = run((model, run.optimizer().init(model)), number, key=KEY)
         losses.append(float(loss))
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_normal_numbers_are_quantiles_of_uniform_ones():
+    uniform = np.random.default_rng(0).random(100_000, dtype=np.float32)
+    found = np.asarray(sparse_training.standard_normal(jnp.asarray(uniform)))
+    np.testing.assert_allclose(found, stats.norm.ppf(uniform.astype(float) + 2.0**-25), atol=1e-4)
+    assert stats.kstest(found, "norm").pvalue > 0.01
+    ends = np.asarray(sparse_training.standard_normal(jnp.float32([0.0, 1 - 2.0**-24])))
+    np.testing.assert_allclose(ends, [stats.norm.ppf(2.0**-25), -stats.norm.ppf(2.0**-25)], rtol=1e-3)
 
 
 def test_no_more_than_two_chunks_are_ahead_of_the_device(counts, config, monkeypatch):
