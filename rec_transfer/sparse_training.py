@@ -2,7 +2,7 @@
 
 The same network and objective as ``vae.train_vae``. It is a function of its own, and no switch inside that one: here
 all that is random is drawn on the host, so that equal keys give other (equally good) parameters, and a log that grows
-past some bound should not change what its notebook says. (JAX's generator would take a third of the time to compile.)
+past some bound should not change what its notebook says. (JAX's generator would add a quarter to compilation.)
 """
 
 import warnings
