@@ -55,13 +55,13 @@ test-portable: $(STAMP)  ## `make test` once more on the oldest instruction set,
 	XLA_FLAGS=--xla_cpu_max_isa=SSE4_2 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache-portable $(MAKE) test
 
 evidence: $(STAMP)  ## share of the oracle's lift, films to books, bent and linear worlds, five seeds (ALL=1: six directions)
-	@$(BIN)/python tools/evidence.py $(if $(ALL),--all)
+	@$(BIN)/python experiments/evidence.py $(if $(ALL),--all)
 
 limits: $(STAMP)  ## what holds transfer back: the best methods given the truth of one part after the other
-	@$(BIN)/python tools/limits.py
+	@$(BIN)/python experiments/limits.py
 
 real-data: $(STAMP)  ## the papers' protocols on real people (FOLDER= SOURCE= TARGET= SHARED= for a pair of your own)
-	@$(BIN)/python tools/real_data.py $(if $(FOLDER),--folder "$(FOLDER)" --source $(SOURCE) --target $(TARGET) --shared $(SHARED))
+	@$(BIN)/python experiments/real_data.py $(if $(FOLDER),--folder "$(FOLDER)" --source $(SOURCE) --target $(TARGET) --shared $(SHARED))
 
 # PyTorch first and alone: its build for the CPU is the right one, and RecBole would draw another.
 TORCH ?= torch==2.13.0

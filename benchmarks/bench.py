@@ -173,7 +173,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=gates.PARTS, default=list(gates.PARTS))
     parser.add_argument("--rounds", type=int, default=5, help="quiet rounds wanted")
     arguments = parser.parse_args()
-    from rec_transfer.sparse_layers import native_bfloat16
+    from rec_transfer.training.devices import native_bfloat16
 
     libraries, bfloat16 = available(), native_bfloat16()
     missing = sorted({"torch", "recbole", "cornac"} - set(libraries))

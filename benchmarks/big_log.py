@@ -65,7 +65,7 @@ def write_log(folder: Path, events: int, seed: int = 0) -> int:
 
 def count(folder: Path) -> None:
     """Count the log in this process and print what it took, as JSON."""
-    from rec_transfer.big_logs import count_log
+    from rec_transfer.data.big_log import count_log
 
     start = time.perf_counter()
     counted = count_log(folder / "events.csv", folder / "items.csv", scratch=folder)

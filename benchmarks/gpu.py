@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from memory import CLICKS, SIZES, draw_clicks
 
-from rec_transfer import sparse_layers
-from rec_transfer.sparse_training import Epochs
-from rec_transfer.vae import VAE, VAEConfig
+from rec_transfer.models import compressed
+from rec_transfer.models.sparse_training import Epochs
+from rec_transfer.models.vae import VAE, VAEConfig
 
 
 def quickest(run, repeats: int = 5) -> float:
@@ -55,10 +55,10 @@ def first_layer(clicks, hidden: int, batch_size: int, cusparse: bool) -> float:
     """Seconds of the first layer's product, forward, of one batch."""
     jax.config.update("jax_bcoo_cusparse_lowering", cusparse)
     rows = np.arange(batch_size)[None]
-    layout = sparse_layers.lay_out(clicks, rows, int(np.diff(clicks.indptr)[rows].sum()))
+    layout = compressed.lay_out(clicks, rows, int(np.diff(clicks.indptr)[rows].sum()))
     batch = jax.tree.map(lambda array: jnp.asarray(array[0]), layout)
     table = jnp.ones((clicks.shape[1], hidden))
-    product = jax.jit(lambda batch, table: sparse_layers.sparse_product(batch.counts, batch, table))
+    product = jax.jit(lambda batch, table: compressed.sparse_product(batch.counts, batch, table))
     seconds = quickest(lambda: product(batch, table))
     jax.config.update("jax_bcoo_cusparse_lowering", False)
     return seconds
@@ -99,7 +99,7 @@ def main() -> int:
         seconds = first_layer(clicks, config.hidden, config.batch_size, cusparse)
         how = ("cuSPARSE" if cusparse else "gather and scattered sum") if backend == "gpu" else "native kernel"
         print(f"first layer of a batch, {how}: {1e6 * seconds:.0f} us")
-    for precision in sparse_layers.PRECISIONS:
+    for precision in compressed.PRECISIONS:
         peak = peak_rate(precision, arguments.side)
         roof = work / peak + steps * 28 * parameters / moved
         seconds = epoch_seconds(clicks, config, precision)

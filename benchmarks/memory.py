@@ -38,8 +38,8 @@ def train(path: Path, precision: str) -> None:
     """An epoch in this process; print what it took, as JSON."""
     import jax
 
-    from rec_transfer.sparse_training import train_vae_sparse
-    from rec_transfer.vae import VAEConfig
+    from rec_transfer.models.sparse_training import train_vae_sparse
+    from rec_transfer.models.vae import VAEConfig
 
     counts = sparse.csr_array(sparse.load_npz(path))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -10,8 +10,9 @@ import worker
 from clicks import HIDDEN, LATENT, first_weights, mean_ndcg
 from flax import nnx
 
-from rec_transfer import sparse_ranking, sparse_training
-from rec_transfer.vae import VAE, VAEConfig
+from rec_transfer.methods import sparse_ranking
+from rec_transfer.models import sparse_training
+from rec_transfer.models.vae import VAE, VAEConfig
 
 CONFIG = {
     "latent": LATENT, "hidden": HIDDEN, "dropout": 0.5, "anneal_epochs": 20, "batch_size": 500, "learning_rate": 1e-3,

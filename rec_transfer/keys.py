@@ -1,6 +1,9 @@
 """Randomness by name: one key in, one key per purpose out."""
 
 import zlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,3 +28,20 @@ def numpy_generator(key: Key, *numbers: int) -> np.random.Generator:
 def key_for(key: Key, name: str) -> Key:
     """The key of one named thing out of any number of them (a domain, a method), the same wherever it is asked for."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def once_per_key(fit: Callable[..., Any]) -> Callable[..., Any]:
+    """``fit(data, *, key)`` computed when first asked for, once per data object and key, then remembered.
+
+    Data are told apart by identity: they are not changed in place here.
+    """
+    remembered: dict[tuple, tuple[Any, Any]] = {}
+
+    @wraps(fit)
+    def remembering(data, *, key):
+        name = (id(data), jax.random.key_data(key).tobytes())
+        if name not in remembered:  # the data are kept beside the result, so that their id is not given to another
+            remembered[name] = data, fit(data, key=key)
+        return remembered[name][1]
+
+    return remembering

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 from scipy import sparse
 
 Key = jax.Array
@@ -142,3 +142,35 @@ Aligner = Callable[[Gaussian], Gaussian]
 FitAligner = Callable[..., Aligner]
 Scorer = Callable[[History], np.ndarray]
 FitMethod = Callable[..., Scorer]
+
+
+class Split(NamedTuple):
+    """One direction of a cold-start experiment.
+
+    ``train`` is all a method may learn from; ``history`` what it sees of the test users; ``scored`` and ``reference``
+    are two halves of their hidden target clicks: the first is what every list is scored on, the second is for rows
+    named ceiling alone. ``users`` are the ids of the rows of the last three.
+    """
+
+    train: TrainingData
+    history: History
+    scored: sparse.csr_array
+    reference: sparse.csr_array
+    users: np.ndarray
+
+
+class HeldOut(NamedTuple):
+    """Held-out target rows, one positive each, and what a scorer may see of their users.
+
+    ``user`` and ``item`` are positions in ``users`` and in the target's items, in the order of the file. ``known``
+    [users, target items] are all of a user's items that must not count as wrong answers (the positives themselves
+    among them); ``candidates`` [target items] are the items that a positive is ranked against.
+    """
+
+    users: np.ndarray
+    source: sparse.csr_array
+    target: sparse.csr_array | None
+    user: Int[np.ndarray, " rows"]
+    item: Int[np.ndarray, " rows"]
+    known: sparse.csr_array
+    candidates: Bool[np.ndarray, " items"]

@@ -15,8 +15,11 @@ jaxtyping.install_import_hook("rec_transfer", "beartype.beartype")  # before the
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from rec_transfer import interactions, synthetic, transfer, vae  # noqa: E402
-from rec_transfer.alignment import fit_ridge_map  # noqa: E402
+from rec_transfer import models, synthetic  # noqa: E402
+from rec_transfer.evaluation import splits  # noqa: E402
+from rec_transfer.maps.linear import fit_ridge_map  # noqa: E402
+from rec_transfer.methods import transfer  # noqa: E402
+from rec_transfer.models import vae  # noqa: E402
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def population(world):
 @pytest.fixture(scope="session")
 def platform(population):
     hidden = population.users[population.roles == "test"]
-    return interactions.cold_start(population.interactions, test_users=hidden, key=jax.random.key(13))
+    return splits.cold_start(population.interactions, test_users=hidden, key=jax.random.key(13))
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +77,7 @@ def vae_config():
 def vaes(split, vae_config):
     """The trained VAEs of films and books, the source and the target of ``split``."""
     return tuple(
-        vae.train_vae(domain.counts, key=jax.random.key(14), config=vae_config).model
+        models.train_vae(domain.counts, key=jax.random.key(14), config=vae_config).model
         for domain in (split.train.source, split.train.target)
     )
 

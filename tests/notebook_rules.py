@@ -6,17 +6,15 @@ A rule takes a ``Book`` and yields a line for every fault, which says how to men
 import ast
 import io
 import re
-import sys
 import tokenize
 from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+from student_copies import MalformedNotebook, find_exercises, headings, tags
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 
-from student_copies import MalformedNotebook, find_exercises, headings, tags  # noqa: E402
 
 LARGEST = 1_000_000  # bytes of a notebook
 SLOWEST = 60  # seconds a notebook may take on two cores

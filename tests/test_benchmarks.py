@@ -2,16 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import bench
 import clicks
 import gates
+import numpy as np
 import processes
+import pytest
 import rounds
 import timeline
 from rounds import Gate, Ratio, Round

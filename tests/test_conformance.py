@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from rec_transfer import alignment, baselines, closed_form_maps, distribution_maps, kernel_maps, network_maps
-from rec_transfer.gaussian_process import fit_gaussian_process
-from rec_transfer.oracle import with_oracle
-from rec_transfer.shared_latents import fit_shared_latents
-from rec_transfer.transfer import averaged, fit_transfer, unknown_user
+from rec_transfer import evaluation
+from rec_transfer.evaluation import floors
+from rec_transfer.maps import distributions, kernels, linear, networks
+from rec_transfer.methods import baselines
+from rec_transfer.methods.ensembles import averaged
+from rec_transfer.methods.gaussian_process import fit_gaussian_process
+from rec_transfer.methods.shared_latents import fit_shared_latents
+from rec_transfer.methods.transfer import fit_transfer, unknown_user
+from rec_transfer.synthetic.oracle import with_oracle
 from rec_transfer.types import Gaussian, History
 
 KEY = jax.random.key(21)
@@ -23,17 +27,13 @@ def fits_of(module):
     }  # fmt: skip
 
 
-ALIGNERS = {
-    name: fit
-    for module in (alignment, closed_form_maps, distribution_maps, kernel_maps, network_maps)
-    for name, fit in fits_of(module).items()
-}
-METHODS = fits_of(baselines)
+ALIGNERS = {name: fit for module in (linear, distributions, kernels, networks) for name, fit in fits_of(module).items()}
+METHODS = fits_of(floors) | fits_of(baselines)
 OF_VAES = {"unknown_user": unknown_user}  # methods once the VAEs are there
 WITH_LATENTS = {
     "fit_shared_latents": partial(fit_shared_latents, latent=2, epochs=5),
     "fit_gaussian_process": partial(fit_gaussian_process, latent=2),
-    "averaged": averaged({"one": baselines.fit_popularity, "two": partial(fit_gaussian_process, latent=2)}),
+    "averaged": averaged({"one": evaluation.fit_popularity, "two": partial(fit_gaussian_process, latent=2)}),
 }
 LIKE_CHANCE = {"fit_random"}  # permuting the users does not permute a draw
 

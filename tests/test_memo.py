@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from rec_transfer.memo import once_per_key
+from rec_transfer.keys import once_per_key
 
 KEY, OTHER = jax.random.split(jax.random.key(0))
 

@@ -79,7 +79,7 @@ def test_a_gaussian_is_a_pytree_whose_leaves_run_over_users():
 
 
 def test_the_shapes_in_signatures_are_enforced_in_this_suite():
-    from rec_transfer.likelihoods import gaussian_kl
+    from rec_transfer.models.likelihoods import gaussian_kl
 
     with pytest.raises(jaxtyping.TypeCheckError):
         gaussian_kl(jax.numpy.zeros((4, 2)), jax.numpy.zeros((4, 3)))

@@ -8,11 +8,11 @@ import nbformat
 import numpy as np
 import pytest
 
-from rec_transfer.event_log import EVENT_COLUMNS, ITEM_COLUMNS, read_log
-from rec_transfer.interactions import from_events
-from rec_transfer.item_models import emcdr
-from rec_transfer.overlap import overlap_lift
-from rec_transfer.transfer import recommend
+from rec_transfer.data.counts import from_events
+from rec_transfer.data.log import EVENT_COLUMNS, ITEM_COLUMNS, read_log
+from rec_transfer.evaluation.overlap import overlap_lift
+from rec_transfer.methods.item_models import emcdr
+from rec_transfer.methods.lists import recommend
 from rec_transfer.types import TrainingData
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 
 from rec_transfer.keys import named_keys
-from rec_transfer.log_writer import Dirt, write_log
-from rec_transfer.synthetic import WorldConfig, make_world, sample_population
+from rec_transfer.synthetic.log_writer import Dirt, write_log
+from rec_transfer.synthetic.world import WorldConfig, make_world, sample_population
 
 SEED = 2026
 CONFIG = WorldConfig(

@@ -1,0 +1,75 @@
+"""data"""
+
+from rec_transfer.data.big_log import PIECE_BYTES, CountedLog, Share, count_log
+from rec_transfer.data.counts import from_events
+from rec_transfer.data.csv_rows import BOM, LONGEST_RECORD, Piece, Report, pieces, read_piece, read_rows
+from rec_transfer.data.datasets import DATASETS, FOLDER, Dataset, File, fetch
+from rec_transfer.data.features import FEATURES, standardise, user_features
+from rec_transfer.data.formats import STRAYS, Pair, Ratings, read_cdrib_pair, read_movielens, read_ratings
+from rec_transfer.data.log import (
+    BOT_EVENTS,
+    BOT_MINUTES,
+    DATE,
+    EVENT_COLUMNS,
+    EVENT_ORDER,
+    EVENTS,
+    FORMULA,
+    ITEM_COLUMNS,
+    LONGEST_ID,
+    LONGEST_TEXT,
+    Log,
+    clean_rows,
+    drop_copies_and_bots,
+    read_items,
+    read_log,
+)
+from rec_transfer.data.tables import ENOUGH, GENRES_100K, films_1m, films_100k, read_numbers
+
+__all__ = [
+    "BOM",
+    "BOT_EVENTS",
+    "BOT_MINUTES",
+    "DATASETS",
+    "DATE",
+    "ENOUGH",
+    "EVENTS",
+    "EVENT_COLUMNS",
+    "EVENT_ORDER",
+    "FEATURES",
+    "FOLDER",
+    "FORMULA",
+    "GENRES_100K",
+    "ITEM_COLUMNS",
+    "LONGEST_ID",
+    "LONGEST_RECORD",
+    "LONGEST_TEXT",
+    "PIECE_BYTES",
+    "STRAYS",
+    "CountedLog",
+    "Dataset",
+    "File",
+    "Log",
+    "Pair",
+    "Piece",
+    "Ratings",
+    "Report",
+    "Share",
+    "clean_rows",
+    "count_log",
+    "drop_copies_and_bots",
+    "fetch",
+    "films_1m",
+    "films_100k",
+    "from_events",
+    "pieces",
+    "read_cdrib_pair",
+    "read_items",
+    "read_log",
+    "read_movielens",
+    "read_numbers",
+    "read_piece",
+    "read_ratings",
+    "read_rows",
+    "standardise",
+    "user_features",
+]

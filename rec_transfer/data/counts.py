@@ -1,0 +1,26 @@
+"""From events to counts."""
+
+import numpy as np
+from scipy import sparse
+
+from rec_transfer.types import Events, Interactions
+
+
+def from_events(events: dict[str, Events], *, kind: str = "click") -> dict[str, Interactions]:
+    """Counts of one kind of event per domain: users with at least one, every item of the catalogue.
+
+    Raises:
+        ValueError: a domain in which no such event happened.
+    """
+    result = {}
+    for domain, log in events.items():
+        chosen = log.kind == kind
+        if not chosen.any():
+            raise ValueError(f"kind: got {kind!r}, expected one that happened in {domain!r}: {sorted(set(log.kind))}")
+        rows, columns = log.user[chosen], log.item[chosen]
+        counts = sparse.coo_array(
+            (np.ones(len(rows), np.int32), (rows, columns)), shape=(len(log.users), len(log.items))
+        ).tocsr()
+        active = np.flatnonzero(counts.sum(axis=1))
+        result[domain] = Interactions(domain, counts[active], log.users[active], log.items)
+    return result

@@ -1,0 +1,25 @@
+"""What every method has to beat: random order and popularity."""
+
+import numpy as np
+
+from rec_transfer.keys import numpy_generator
+from rec_transfer.types import History, Key, Scorer, TrainingData
+
+
+def fit_random(train: TrainingData, *, key: Key) -> Scorer:
+    """Every item equally good: scores drawn anew for each user."""
+
+    def score(history: History) -> np.ndarray:
+        return numpy_generator(key).random((history.source.shape[0], len(train.target.items)))
+
+    return score
+
+
+def fit_popularity(train: TrainingData, *, key: Key) -> Scorer:
+    """The same list for everybody: items by clicks of all training users of the target domain."""
+    clicks = np.asarray(train.target.counts.sum(axis=0), float)
+
+    def score(history: History) -> np.ndarray:
+        return np.tile(clicks, (history.source.shape[0], 1))
+
+    return score

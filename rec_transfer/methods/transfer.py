@@ -1,0 +1,158 @@
+"""The recommender: source clicks -> source posterior -> aligner -> target decoder -> scores -> a list."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from rec_transfer.keys import key_for, once_per_key
+from rec_transfer.models.train import dense, posterior, train_vae
+from rec_transfer.models.vae import VAE, VAEConfig
+from rec_transfer.types import (
+    Aligner,
+    FitAligner,
+    FitMethod,
+    Gaussian,
+    History,
+    Interactions,
+    Key,
+    Pairs,
+    Scorer,
+    TrainingData,
+    Unpaired,
+)
+
+
+class Transfer(NamedTuple):
+    """A fitted recommender for users of ``source`` who are new in ``target``; call it with their history."""
+
+    source: VAE
+    target: VAE
+    aligner: Aligner
+
+    def believe(self, history: History) -> Gaussian:
+        """What the source clicks say of the user's interest in the target domain, and the target's where given."""
+        mapped = self.aligner(posterior(self.source, history.source))
+        return mapped if history.target is None else fused(mapped, posterior(self.target, history.target))
+
+    def __call__(self, history: History) -> np.ndarray:
+        """Scores [users, items]: the target decoder's logits at the mean of that belief."""
+        return np.asarray(self.target.decoder(self.believe(history).mean))
+
+
+def fused(mapped: Gaussian, own: Gaussian) -> Gaussian:
+    r"""Two beliefs that share the prior N(0, I) and nothing else: $p(z \mid x_s)\, q(z \mid x_t) / p(z)$, normalised.
+
+    Precisions add up but for the prior's, which would be counted twice: $\Lambda = \Lambda_s + \Lambda_t - I$ (kept
+    at least $\Lambda_t$: a mapped belief wider than the prior says nothing, not less), means weighted alike.
+    """
+    identity = jnp.eye(mapped.mean.shape[-1])
+    axes, spread = jnp.linalg.eigh(mapped.covariance)[::-1]
+    more = (axes * jnp.maximum(1 / spread - 1, 0)[..., None, :]) @ jnp.swapaxes(axes, -1, -2)
+    precision = jnp.linalg.inv(own.covariance)
+    shift = (more + identity) @ mapped.mean[..., None] + precision @ own.mean[..., None]
+    covariance = jnp.linalg.inv(more + precision)
+    return Gaussian((covariance @ shift)[..., 0], covariance)
+
+
+def fit_transfer(train: TrainingData, fit_aligner: FitAligner, source: VAE, target: VAE, *, key: Key) -> Transfer:
+    """Fit an aligner between two trained VAEs on the overlapping users of ``train``."""
+    paired_source, paired_target = train.pairs
+    pairs = Pairs(
+        posterior(source, paired_source.counts),
+        posterior(target, paired_target.counts),
+        jnp.asarray(dense(paired_target.counts)),
+    )
+    shared = train.overlapping_users
+    unpaired = Unpaired(
+        posterior(source, train.source.without(shared).counts),
+        posterior(target, train.target.without(shared).counts),
+    )
+    return Transfer(source, target, fit_aligner(pairs, unpaired=unpaired, decode=target.decoder, key=key))
+
+
+DomainVAEs = Callable[..., VAE]  # vaes(domain: Interactions, *, key) -> VAE
+
+
+def domain_vaes(config: VAEConfig, *, train: Callable | None = None) -> DomainVAEs:
+    """The VAEs of every domain: trained when first asked for, once per key, then remembered.
+
+    A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or on who asks.
+
+    Args:
+        config: sizes of the networks and of their training.
+        train: ``train_vae`` if None, or ``sparse_training.train_vae_sparse`` (with its options) for large domains.
+    """
+
+    def vae_of(domain: Interactions, *, key: Key) -> VAE:
+        return (train or train_vae)(domain.counts, key=key_for(key, domain.domain), config=config).model
+
+    return once_per_key(vae_of)
+
+
+def with_aligners(
+    aligners: Mapping[str, FitAligner], *, config: VAEConfig | None = None, vaes: DomainVAEs | None = None
+) -> dict[str, FitMethod]:
+    """One method per aligner, named as given. All share their VAEs.
+
+    Args:
+        aligners: name -> ``fit(pairs, *, unpaired, decode, key) -> aligner``.
+        config: the VAEs' sizes, or
+        vaes: those of ``domain_vaes``, to share them with other methods.
+
+    Raises:
+        ValueError: both or neither of config and vaes.
+    """
+    if (config is None) == (vaes is None):
+        raise ValueError(f"config and vaes: got {'neither' if vaes is None else 'both'}, expected one of them")
+    models = domain_vaes(config) if vaes is None else vaes
+
+    def method(fit_aligner: FitAligner) -> FitMethod:
+        def fit(train: TrainingData, *, key: Key) -> Scorer:
+            source, target = models(train.source, key=key), models(train.target, key=key)
+            return fit_transfer(train, fit_aligner, source, target, key=key_for(key, "aligner"))
+
+        return fit
+
+    return {name: method(fit_aligner) for name, fit_aligner in aligners.items()}
+
+
+def unknown_user(vaes: DomainVAEs) -> FitMethod:
+    """What the target VAE says of somebody without history: its decoder at the prior mean, one list for everybody."""
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        model = vaes(train.target, key=key)
+        logits = np.asarray(model.decoder(jnp.zeros(model.config.latent)))
+
+        def score(history: History) -> np.ndarray:
+            return np.tile(logits, (history.source.shape[0], 1))
+
+        return score
+
+    return fit
+
+
+def same_user(vaes: DomainVAEs) -> FitMethod:
+    """The target VAE shown what the user did in the target: no transfer, hence a ceiling for it.
+
+    ``evaluate`` shows target histories to methods whose name begins with "ceiling". The source is not looked at.
+
+    Raises:
+        ValueError: by the scorer, for a history without its target part.
+    """
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        model = vaes(train.target, key=key)
+
+        def score(history: History) -> np.ndarray:
+            if history.target is None:
+                raise ValueError(
+                    "history.target: got None, expected target counts; evaluate shows them to methods whose name "
+                    'begins with "ceiling"'
+                )
+            return np.asarray(model.decoder(posterior(model, history.target).mean))
+
+        return score
+
+    return fit

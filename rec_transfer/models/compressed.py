@@ -1,0 +1,255 @@
+"""Layers that read counts as compressed rows: no users x items matrix of the inputs is ever laid out dense.
+
+The product with the first layer's weights and its backward pass are a native kernel on the CPU (``BCSR @ W``), for
+which the host lays out each batch by rows and by columns. The likelihood meets the counts at their entries alone.
+"""
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse import BCSR
+from jaxtyping import Array, Bool, Float, Int
+from scipy import sparse
+
+from rec_transfer.models import likelihoods
+from rec_transfer.models.vae import INPUT_NORM, VAE, Objective, annealed_beta
+from rec_transfer.types import PerUser
+
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS = ("float32", "bfloat16")
+
+
+class SparseBatch(NamedTuple):
+    """Counts of a batch of users at their entries, and which of them the encoder sees, by row and by column.
+
+    ``counts``, ``users`` and ``items`` have one value per entry, row by row; entries past the last user's are padding:
+    their counts are 0 and their items lie one past the last. ``seen`` holds the positions of the entries that the
+    encoder sees (all, or those that dropout keeps); those of user u are ``seen[row_starts[u]:row_starts[u+1]]``.
+    ``by_column`` holds the same positions sorted by item, and ``column_starts`` where each item's begin.
+    """
+
+    counts: Float[Array, "*steps entries"]
+    users: Int[Array, "*steps entries"]
+    items: Int[Array, "*steps entries"]
+    seen: Int[Array, "*steps entries"]
+    row_starts: Int[Array, "*steps users_and_one"]
+    by_column: Int[Array, "*steps entries"]
+    column_starts: Int[Array, "*steps items_and_one"]
+
+
+def lay_out(
+    counts: sparse.csr_array,
+    rows: Int[np.ndarray, "steps users"],
+    entries: int,
+    seen: Bool[np.ndarray, " all_entries"] | None = None,
+) -> SparseBatch:
+    """Batches of these rows, stacked, each padded to one number of entries; NumPy arrays.
+
+    Args:
+        counts: users x items, no entry stored twice (``sum_duplicates``).
+        rows: the users of each batch.
+        entries: room for entries in a batch.
+        seen: of all the entries of the rows, one after the other, those that the encoder sees; None is all.
+
+    Raises:
+        ValueError: a batch has more entries than that.
+    """
+    (steps, users), items = rows.shape, counts.shape[1]
+    used = np.diff(counts.indptr)[rows].sum(axis=1)
+    if used.max() > entries:
+        raise ValueError(f"entries: got room for {entries} in a batch, expected at least {used.max()}")
+    batches = SparseBatch(
+        np.zeros((steps, entries), np.float32),
+        np.zeros((steps, entries), np.int32),
+        np.full((steps, entries), items, np.int32),
+        np.zeros((steps, entries), np.int32),
+        np.zeros((steps, users + 1), np.int32),
+        np.zeros((steps, entries), np.int32),
+        np.zeros((steps, items + 1), np.int32),
+    )
+    first = np.cumsum(used) - used
+    for step, chosen in enumerate(rows):  # batch by batch: what is made on the way stays in the cache
+        batch, size = counts[chosen], used[step]
+        batches.counts[step, :size] = batch.data
+        batches.users[step, :size] = np.repeat(np.arange(users, dtype=np.int32), np.diff(batch.indptr))
+        batches.items[step, :size] = batch.indices
+        positions, starts = np.arange(size, dtype=np.int32), batch.indptr
+        if seen is not None:
+            positions = np.flatnonzero(seen[first[step] : first[step] + size]).astype(np.int32)
+            starts = np.searchsorted(positions, starts).astype(np.int32)
+        # Sorting the entries' own positions by column gives the order that the values follow as well.
+        columns = sparse.csr_array((positions, batch.indices[positions], starts), batch.shape).tocsc()
+        batches.seen[step, : len(positions)] = positions
+        batches.row_starts[step] = starts
+        batches.by_column[step, : len(positions)] = columns.data
+        batches.column_starts[step] = columns.indptr
+    return batches
+
+
+def entries_needed(counts: sparse.csr_array, batch_size: int) -> int:
+    """Room for the entries of a random batch: six standard deviations above the mean, or the most there can be."""
+    per_user = np.diff(counts.indptr)
+    most = int(np.sort(per_user)[-batch_size:].sum())
+    likely = int(batch_size * per_user.mean() + 6 * np.sqrt(batch_size) * per_user.std()) + 1
+    return max(min(most, likely), 1)
+
+
+@jax.custom_vjp
+def sparse_product(
+    values: Float[Array, " entries"], batch: SparseBatch, weights: Float[Array, "items hidden"]
+) -> Float[Array, "users hidden"]:
+    r"""$X W$, X holding ``values`` at the entries that are seen; differentiable in the weights alone.
+
+    Backward is $X^\top G$, a product of compressed rows once more: the batch sorted by columns is $X^\top$ by rows.
+    """
+    shape = (batch.row_starts.shape[0] - 1, weights.shape[0])
+    return BCSR((values[batch.seen], batch.items[batch.seen], batch.row_starts), shape=shape) @ weights
+
+
+def _sparse_product_forward(values, batch, weights):
+    return sparse_product(values, batch, weights), (values, batch)
+
+
+def _sparse_product_backward(kept, gradient):
+    values, batch = kept
+    shape = (batch.column_starts.shape[0] - 1, gradient.shape[0])
+    transposed = (values[batch.by_column], batch.users[batch.by_column], batch.column_starts)
+    return None, None, BCSR(transposed, shape=shape) @ gradient
+
+
+sparse_product.defvjp(_sparse_product_forward, _sparse_product_backward)
+
+
+def _dot(left, right, axes):
+    return jax.lax.dot_general(left, right, ((axes[:1], axes[1:]), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _to_layer(inputs, per_user, gradient):
+    """Gradients of weights and bias, [inputs, ones]^T @ gradient, from one product (``per_user`` stands for the ones).
+
+    The row below the transposed inputs also keeps XLA from folding the transposition into the product: columns x
+    columns is not native in bfloat16 and would be computed in float32, in twice the time.
+    """
+    both = _dot(jnp.concatenate([inputs.T, per_user[None]]).astype(gradient.dtype), gradient, (1, 0))
+    return both[:-1], both[-1]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def dense_layer(
+    inputs: Float[Array, "users inputs"],
+    weights: Float[Array, "inputs outputs"],
+    bias: Float[Array, " outputs"],
+    precision: Precision = "float32",
+) -> Float[Array, "users outputs"]:
+    """Inputs @ weights + bias, both factors rounded to ``precision`` and summed in float32; so backward."""
+    return _dense_layer_forward(inputs, weights, bias, precision)[0]
+
+
+def _dense_layer_forward(inputs, weights, bias, precision):
+    inputs, weights = inputs.astype(precision), weights.astype(precision)
+    return _dot(inputs, weights, (1, 0)) + bias, (inputs, weights)
+
+
+def _dense_layer_backward(precision, kept, gradient):
+    inputs, weights = kept
+    gradient = gradient.astype(precision)
+    ones = jnp.ones(len(inputs), inputs.dtype)
+    return _dot(gradient, weights, (1, 1)), *_to_layer(inputs, ones, gradient)
+
+
+dense_layer.defvjp(_dense_layer_forward, _dense_layer_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def softmax_layer(
+    features: Float[Array, "users features"],
+    weights: Float[Array, "features items"],
+    bias: Float[Array, " items"],
+    batch: SparseBatch,
+    precision: Precision = "float32",
+) -> PerUser:
+    r"""The last layer and the multinomial log-likelihood of the counts at once, nats per user.
+
+    $\sum_i x_i \log \mathrm{softmax}(hW + b)_i$, as ``likelihoods.multinomial_log_likelihood`` of the layer's logits.
+    Its gradient $x - n\,\mathrm{softmax}$ is $-\frac{n}{s}(e - \frac{s}{n} x)$ with $e = \exp(\mathrm{logits} - \max)$
+    and s their sum: e is kept as it comes, the few clicked cells are mended in place, and the factor per user goes to
+    the small side of either backward product. The matrix users x items is so written twice in all.
+    """
+    return _softmax_layer_forward(features, weights, bias, batch, precision)[0]
+
+
+def _softmax_layer_forward(features, weights, bias, batch, precision):
+    features, weights = features.astype(precision), weights.astype(precision)
+    users = features.shape[0]
+    logits = _dot(features, weights, (1, 0)) + bias
+    top = jnp.max(logits, axis=-1)
+    shares = jnp.exp(logits - top[:, None])
+    total = jnp.sum(shares, axis=-1)
+    clicked = logits.at[batch.users, batch.items].get(mode="fill", fill_value=0.0)
+    clicks = jax.ops.segment_sum(batch.counts, batch.users, users)
+    explained = jax.ops.segment_sum(batch.counts * clicked, batch.users, users)
+    log_likelihood = explained - clicks * (top + jnp.log(total))
+    per_click = (total / jnp.maximum(clicks, 1e-6))[batch.users]
+    mended = jnp.exp(clicked - top[batch.users]) - batch.counts * per_click
+    shares = _set_entries(shares.astype(precision), batch, mended.astype(precision))
+    return log_likelihood, (features, weights, shares, clicks / total)
+
+
+def _set_entries(matrix, batch, values):
+    if matrix.dtype == jnp.bfloat16:  # as integers: a scatter in bfloat16 would convert the whole matrix and back
+        bits = partial(jax.lax.bitcast_convert_type, new_dtype=jnp.uint16)
+        changed = bits(matrix).at[batch.users, batch.items].set(bits(values), mode="drop")
+        return jax.lax.bitcast_convert_type(changed, jnp.bfloat16)
+    return matrix.at[batch.users, batch.items].set(values, mode="drop")
+
+
+def _softmax_layer_backward(precision, kept, gradient):
+    features, weights, shares, scale = kept
+    scale = -(gradient * scale)[:, None]
+    to_features = scale * _dot(shares, weights, (1, 1))
+    return to_features, *_to_layer(scale * features, scale[:, 0], shares), None
+
+
+softmax_layer.defvjp(_softmax_layer_forward, _softmax_layer_backward)
+
+
+def input_values(batch: SparseBatch) -> Float[Array, " entries"]:
+    """``vae.encoder_input`` at the entries alone."""
+    users = batch.row_starts.shape[0] - 1
+    damped = jnp.log1p(batch.counts)
+    length = jnp.sqrt(jax.ops.segment_sum(damped**2, batch.users, users))
+    return INPUT_NORM * damped / jnp.maximum(length, 1e-6)[batch.users]
+
+
+def sparse_negative_elbo(
+    model: VAE,
+    batch: SparseBatch,
+    objective: Objective,
+    *,
+    epsilon: Float[Array, "users latent"] | None,
+    epoch,
+    precision: Precision = "float32",
+) -> PerUser:
+    """``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
+
+    The encoder sees what the batch says is seen, scaled up as dropout does it; ``epsilon`` is the noise of z. Without
+    it (None) z is its mean, and all entries should be seen, for nothing is scaled.
+    """
+    values = input_values(batch)
+    encoder, decoder = model.encoder, model.decoder
+    if epsilon is not None:
+        values = values / (1.0 - model.config.dropout)
+
+    def layer(linear, inputs):
+        return dense_layer(inputs, linear.kernel[...], linear.bias[...], precision)
+
+    features = jnp.tanh(sparse_product(values, batch, encoder.hidden.kernel[...]) + encoder.hidden.bias[...])
+    mean, log_variance = layer(encoder.mean, features), layer(encoder.log_variance, features)
+    latent = mean if epsilon is None else mean + jnp.exp(0.5 * log_variance) * epsilon  # as vae.reparameterize
+    decoded = jnp.tanh(layer(decoder.hidden, latent))
+    log_likelihood = softmax_layer(decoded, decoder.logits.kernel[...], decoder.logits.bias[...], batch, precision)
+    beta = annealed_beta(objective, epoch)
+    return -likelihoods.elbo(log_likelihood, likelihoods.gaussian_kl(mean, log_variance), beta)

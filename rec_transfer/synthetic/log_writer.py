@@ -1,0 +1,171 @@
+"""Turn a population into a platform's log, and dirty it on request: the click counts stay recoverable exactly."""
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rec_transfer.data.log import EVENT_COLUMNS, ITEM_COLUMNS
+from rec_transfer.keys import named_keys, numpy_generator
+from rec_transfer.synthetic.world import Population, World, click_probabilities
+from rec_transfer.types import Key
+
+MINUTES = 365 * 24 * 60
+FIRST_DAY = np.datetime64("2025-01-01T00:00")
+VIEW_SHARE, PURCHASE_SHARE, COMMENT_SHARE = 0.15, 0.1, 0.03  # per click
+PRAISE = {
+    1: "Not for me.", 2: "Expected more, sadly.", 3: "Fine for an evening.", 4: "Very good, would recommend.",
+    5: "Loved it, start to end!",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dirt:
+    """How dirty the log is made: rates are shares of the clean rows, bots a number of accounts.
+
+    Up to ``bots``, rows are added beside intact ones (the reader drops them); the others damage a detail of an intact
+    row (the reader repairs it). A bot needs a catalogue of seven items: with fewer, its burst is none.
+
+    Raises:
+        ValueError: a share outside 0 to 1, or fewer than no bots, naming it.
+    """
+
+    duplicates: float = 0.02
+    no_user: float = 0.003
+    unknown_items: float = 0.003
+    wrong_domains: float = 0.002
+    impossible_times: float = 0.003
+    unknown_events: float = 0.002
+    wrong_fields: float = 0.003
+    bots: int = 3
+    odd_spelling: float = 0.01
+    blank_domains: float = 0.01
+    wrong_ratings: float = 0.03
+    formulas: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            high, wanted = (np.inf, "a number of accounts") if name == "bots" else (1, "a share from 0 to 1")
+            if not 0 <= value <= high:
+                raise ValueError(f"{name}: got {value}, expected {wanted}")
+
+
+CLEAN = Dirt(**(dict.fromkeys(Dirt.__dataclass_fields__, 0.0) | {"bots": 0}))
+
+
+def write_log(population: Population, world: World, folder: str | Path, *, key: Key, dirt: Dirt = CLEAN) -> Counter:
+    """Write ``user_behavior_data.csv`` and ``all_items.csv`` into ``folder``.
+
+    Every click of the population is one row. A share of clicks is followed by a purchase or a comment; views are drawn
+    from popularity alone: what the shop window shows, not what the user likes. All of a user's events in a domain have
+    different minutes, so that a repeated row is a duplicate and nothing else.
+
+    Returns:
+        How many rows of each kind of dirt were written (by the name of ``Dirt``'s field; bots in rows).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = named_keys(key, "events", "dirt", "texts")
+    _write(folder / "all_items.csv", ITEM_COLUMNS, _item_rows(world, numpy_generator(keys["texts"])))
+    rows = _event_rows(population, world, numpy_generator(keys["events"]))
+    rows, written = _dirty(rows, world, dirt, numpy_generator(keys["dirt"]))
+    _write(folder / "user_behavior_data.csv", EVENT_COLUMNS, rows)
+    return written
+
+
+def _write(path, columns, rows):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _item_rows(world, rng):
+    for domain, catalogue in world.catalogue.items():
+        for number, title, genre, price in zip(*catalogue, strict=True):
+            mood = rng.choice(["A slow", "A bright", "A restless", "A tender", "An odd"])
+            yield number, domain, title, genre, f"{price:.2f}", f"{mood} piece of {genre.lower()}."
+
+
+def _event_rows(population, world, rng):
+    """Clean rows, in the order of time."""
+    rows = []
+    for domain, interactions in population.interactions.items():
+        window = click_probabilities(world, domain, np.zeros((1, world.config.latent)))[0]
+        for row, user in enumerate(interactions.users):
+            counts = interactions.counts[[row]]
+            likes = np.repeat(counts.data, counts.data)
+            clicked = np.repeat(counts.indices, counts.data)
+            viewed = rng.choice(len(window), rng.binomial(len(clicked), VIEW_SHARE), p=window)
+            # Every third minute is drawn, so that a purchase and a comment fit behind a click.
+            minutes = 3 * rng.choice(MINUTES // 3, len(clicked) + len(viewed), replace=False)
+            for item, minute in zip(viewed, minutes[len(clicked) :], strict=True):
+                rows.append(_row(minute, user, interactions.items[item], domain, "view"))
+            bought, commented = rng.random((2, len(clicked))) < [[PURCHASE_SHARE], [COMMENT_SHARE]]
+            ratings = np.clip(np.round(rng.normal(3 + 0.6 * likes, 1)), 1, 5).astype(int).tolist()
+            for n, (item, minute) in enumerate(zip(clicked, minutes[: len(clicked)], strict=True)):
+                name = interactions.items[item]
+                rows.append(_row(minute, user, name, domain, "click"))
+                if bought[n]:
+                    rows.append(_row(minute + 1, user, name, domain, "purchase", ratings[n]))
+                if commented[n]:
+                    rows.append(_row(minute + 2, user, name, domain, "comment", ratings[n], PRAISE[ratings[n]]))
+    return sorted(rows, key=lambda row: (row[4], row[0], row[1]))
+
+
+def _row(minute, user, item, domain, event, rating="", comment=""):
+    time = str(FIRST_DAY + np.timedelta64(int(minute), "m")).replace("T", " ")
+    return [str(user), str(item), domain, event, time, rating, comment]
+
+
+def _dirty(rows, world, dirt, rng):
+    user, item, domain, event, time, rating, comment = range(len(EVENT_COLUMNS))
+    written, clean = Counter(), len(rows)
+
+    def damage(name, column, values, candidates):
+        """Overwrite a column in a share of the candidates (rows of the log itself)."""
+        chosen = rng.permutation(candidates)[: round(getattr(dirt, name) * len(candidates))]
+        for position in chosen:
+            rows[position][column] = values[rng.integers(len(values))](rows[position])
+        written[name] = len(chosen)
+
+    damage("odd_spelling", event, [lambda row: row[event].upper(), lambda row: f" {row[event]}"], range(clean))
+    damage("blank_domains", domain, [lambda row: ""], range(clean))
+    rated = [position for position, row in enumerate(rows) if row[rating] != ""]
+    damage("wrong_ratings", rating, [lambda row: 11, lambda row: -1, lambda row: "five"], rated)
+    commented = [position for position, row in enumerate(rows) if row[comment] != ""]
+    damage("formulas", comment, [lambda row: "=HYPERLINK(A1)", lambda row: "+1 for this one"], commented)
+
+    home = {name: domain_name for domain_name, catalogue in world.catalogue.items() for name in catalogue.ids}
+    added = []
+
+    def others(row):  # by the item: the row's own domain may have been blanked
+        return next(name for name in world.catalogue if name != home[row[item]])
+
+    def add(name, spoil):
+        """Put a spoilt copy of a share of the rows beside the intact ones."""
+        number = round(getattr(dirt, name) * clean)
+        added.extend(spoil(list(rows[position])) for position in rng.integers(clean, size=number))
+        written[name] = number
+
+    def put(column, value):
+        return lambda row: [*row[:column], value(row) if callable(value) else value, *row[column + 1 :]]
+
+    add("duplicates", list)
+    add("no_user", put(user, ""))
+    add("unknown_items", put(item, "X0000"))
+    add("wrong_domains", put(domain, others))
+    add("impossible_times", put(time, "2025-13-45 99:99"))
+    add("unknown_events", put(event, "scroll"))
+    add("wrong_fields", lambda row: row[: rng.integers(1, len(row))] if rng.random() < 0.5 else [*row, "?", "?"])
+    for bot in range(dirt.bots):
+        name = rng.choice(list(world.catalogue))
+        start, catalogue = rng.integers(MINUTES), world.catalogue[name].ids
+        burst = [_row(start + n // 40, f"crawler{bot}", rng.choice(catalogue), name, "click") for n in range(200)]
+        added.extend(burst)
+        written["bots"] += len(burst)
+    for position, row in zip(rng.integers(clean, size=len(added)), added, strict=True):
+        rows.insert(position, row)
+    return rows, written

@@ -1,0 +1,224 @@
+r"""The Bayes ceiling of a synthetic world: the best list anyone could make of a new user's source clicks.
+
+It knows every parameter of the world and sees what a recommender sees. The user's interest u it has to draw from its
+posterior, which in a bent world has several modes, so no single chain will do:
+
+1. the source likelihood, as a function of the interest z shown there, is approximated by a Gaussian (Laplace), with
+   which z is integrated out of $p(u \mid x) \propto p(u) \int p(z \mid u) L(z)\, dz$;
+2. prior draws weighted by that find every mode, and Hamiltonian moves (BlackJAX) scatter the chains within them;
+3. z is drawn given u, and the draws are weighted by the exact likelihood over its approximation.
+
+This is done in independent pools, whose agreement (R-hat, effective sample size) says whether it can be believed; the
+users for whom it cannot yet are done again with four times the draws.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rec_transfer.keys import named_keys
+from rec_transfer.methods.gains import GAINS, gains
+from rec_transfer.models import likelihoods
+from rec_transfer.models.laplace import approximate, log_marginal, log_marginal_of_all, resample
+from rec_transfer.synthetic.world import World, WorldConfig, common_interests
+from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
+
+POOLS = 8  # independent runs; their agreement is the diagnosis
+PRIOR_DRAWS = 2**16  # per pool: enough for tens of effective ones in 8 dimensions
+DRAWS = (128, 512, 2048)  # per pool and user: each further number for the users the last was too small for
+USERS_AT_ONCE = 100  # with the first number of draws; bounds the memory at users x draws x items floats
+MOVES, LEAPS, STEP = 10, 8, 0.25  # Hamiltonian moves per chain: nine in ten are accepted
+LARGEST_R_HAT, SMALLEST_SAMPLE = 1.05, 200
+
+
+class Domain(NamedTuple):
+    """What the world knows of one domain, on the device; ``items`` carry the sharpness of taste."""
+
+    rotation: Float[Array, "latent latent"]
+    bends: Float[Array, "latent latent"]
+    items: Float[Array, "items latent"]
+    item_bias: Float[Array, " items"]
+
+
+class Draws(NamedTuple):
+    """One pool of posterior draws of the shared interest u; the weights of a user add up to 1."""
+
+    interests: Float[Array, "users draws latent"]
+    weights: Float[Array, "users draws"]
+
+
+class Verdict(NamedTuple):
+    """The oracle's scores by gain, and for each user the worst R-hat and the effective sample of the ten top gains."""
+
+    scores: dict[str, Float[np.ndarray, "users items"]]
+    r_hat: Float[np.ndarray, " users"]
+    sample: Float[np.ndarray, " users"]
+
+
+def domain_of(world: World, name: str) -> Domain:
+    """The true parameters of one domain."""
+    d, sharpness = world.config.domains.index(name), world.config.sharpness
+    arrays = world.rotations[d], world.bends[d], sharpness * world.items[d], world.item_bias[d]
+    return Domain(*(jnp.asarray(array, jnp.float32) for array in arrays))
+
+
+def click_log_likelihood(shown: Float[Array, " latent"], counts: Float[Array, " items"], domain: Domain) -> Array:
+    """Log-probability, in nats, of one user's clicks given the interest shown."""
+    return likelihoods.multinomial_log_likelihood(domain.items @ shown + domain.item_bias, counts)
+
+
+@partial(jax.jit, static_argnames=("log_likelihood", "config", "draws"))
+def draw_posterior(
+    observations, domain: Domain, context: Any, *, log_likelihood: Callable, config: WorldConfig, draws: int, key: Key
+) -> Draws:
+    r"""One pool of weighted draws from $p(u \mid x)$ for each user; the method stands at the head of the module.
+
+    Args:
+        observations: pytree of arrays whose first axis is users.
+        domain: the source domain.
+        context: what else the likelihood needs.
+        log_likelihood: ``f(shown [latent], observation, context)``, nats.
+        config: relatedness, bend and latent size of the world.
+        draws: chains per user.
+    """
+    keys = named_keys(key, "prior", "resample", "moves", "shown")
+    latent, private = config.latent, 1 - config.relatedness**2
+
+    def centre(interests):
+        return config.relatedness * common_interests(interests, domain.rotation, domain.bends, bend=config.bend)
+
+    evidence = approximate(log_likelihood, observations, context, latent=latent)
+    users = len(evidence.shift)
+    prior = jax.random.normal(keys["prior"], (PRIOR_DRAWS, latent))
+    log_weights = log_marginal_of_all(evidence, centre(prior), private)
+    start = prior[resample(log_weights, draws, key=keys["resample"])]
+
+    def chain(key, interest, evidence):
+        import blackjax
+
+        evidence = jax.tree.map(lambda part: part[None], evidence)
+
+        def log_density(interest):
+            return log_marginal(evidence, centre(interest)[None, None], private)[0, 0] - 0.5 * interest @ interest
+
+        sampler = blackjax.hmc(
+            log_density, step_size=STEP, inverse_mass_matrix=jnp.ones(latent), num_integration_steps=LEAPS
+        )
+
+        def move(state, key):
+            return sampler.step(key, state)[0], None
+
+        return jax.lax.scan(move, sampler.init(interest), jax.random.split(key, MOVES))[0].position
+
+    chains = jax.vmap(jax.vmap(chain, (0, 0, None)))
+    interests = chains(jax.random.split(keys["moves"], (users, draws)), start, evidence)
+
+    # z given u and the evidence, axis by axis of the evidence.
+    noise = jax.random.normal(keys["shown"], interests.shape)
+    damping = 1 / (1 + private * evidence.precision)[:, None]
+    centres = jnp.einsum("nij,nci->ncj", evidence.axes, centre(interests))
+    along = damping * (private * evidence.shift[:, None] + centres) + jnp.sqrt(private * damping) * noise
+    shown = jnp.einsum("nij,ncj->nci", evidence.axes, along)
+    exact = jax.vmap(jax.vmap(log_likelihood, (0, None, None)), (0, 0, None))(shown, observations, context)
+    approximation = jnp.sum(evidence.shift[:, None] * along - 0.5 * evidence.precision[:, None] * along**2, axis=-1)
+    return Draws(interests, jax.nn.softmax(exact - approximation, axis=1))
+
+
+@partial(jax.jit, static_argnames=("config",))
+def expected_gains(posterior: Draws, domain: Domain, *, config: WorldConfig, key: Key):
+    """What each item is worth in a list: mean and variance over the posterior, by gain (see ``gains``), [users, items].
+
+    The interest in the target domain and the number of scored clicks (half of all, rounded up) are drawn.
+    """
+    keys = named_keys(key, "private", "clicks")
+    common = common_interests(posterior.interests, domain.rotation, domain.bends, bend=config.bend)
+    private = jax.random.normal(keys["private"], common.shape)
+    shown = config.relatedness * common + jnp.sqrt(1 - config.relatedness**2) * private
+    probabilities = jax.nn.softmax(shown @ domain.items.T + domain.item_bias)
+    activity = config.activity + config.activity_spread * jax.random.normal(keys["clicks"], common.shape[:-1])
+    clicks = jnp.clip(jnp.floor(jnp.exp(activity)), config.fewest_clicks, config.most_clicks)
+
+    def moments(gain):
+        mean = jnp.einsum("nc,nci->ni", posterior.weights, gain)
+        return mean, jnp.einsum("nc,nci->ni", posterior.weights, gain**2) - mean**2
+
+    return {name: moments(gain) for name, gain in gains(probabilities, jnp.ceil(clicks / 2)).items()}
+
+
+def diagnose(means: Float[np.ndarray, "pools users items"], variances: Float[np.ndarray, "pools users items"]):
+    r"""R-hat (the worst) and effective sample size (of the mean variance) of each user's ten top gains.
+
+    With W the variance within pools and B that of their means, $\hat R = \sqrt{1 + B / W}$ (Gelman and Rubin 1992, for
+    long pools) and the sample of all pools together is worth $\text{pools} \cdot W / B$ independent draws.
+    """
+    top = np.argsort(-means.mean(axis=0), axis=1)[None, :, :10]
+    between = np.take_along_axis(means, top, axis=2).var(axis=0, ddof=1)
+    within = np.take_along_axis(variances, top, axis=2).mean(axis=0)
+    return np.sqrt(1 + between / within).max(axis=1), len(means) * within.mean(axis=1) / between.mean(axis=1)
+
+
+def judge(world: World, source: str, target: str, counts, *, key: Key) -> Verdict:
+    """The scores of new users of ``target`` by their source clicks [users, items], chunk by chunk, with diagnostics.
+
+    Raises:
+        RuntimeError: the pools still disagree for more than one user in a hundred.
+    """
+    counts = np.asarray(counts, np.float32)
+    config, here, there = world.config, domain_of(world, source), domain_of(world, target)
+    scores = {name: np.zeros((len(counts), len(there.item_bias)), np.float32) for name in GAINS}
+    r_hat, sample = np.full(len(counts), np.inf), np.zeros(len(counts))
+    for attempt, draws in zip(jax.random.split(key, len(DRAWS)), DRAWS, strict=True):
+        left = np.flatnonzero((r_hat > LARGEST_R_HAT) | (sample < SMALLEST_SAMPLE))
+        size = max(1, USERS_AT_ONCE * DRAWS[0] // draws)
+        for number, start in enumerate(range(0, len(left), size)):
+            users = left[start : start + size]
+            chunk = jnp.asarray(counts[np.resize(users, size)])  # the last chunk is filled up: one compiled program
+            pools = []
+            for pool in jax.random.split(jax.random.fold_in(attempt, number), POOLS):
+                keys = named_keys(pool, "posterior", "gains")
+                posterior = draw_posterior(
+                    chunk, here, here, log_likelihood=click_log_likelihood, config=config, draws=draws,
+                    key=keys["posterior"],
+                )  # fmt: skip
+                pools.append(jax.device_get(expected_gains(posterior, there, config=config, key=keys["gains"])))
+            for name in GAINS:
+                scores[name][users] = np.mean([pool[name][0] for pool in pools], axis=0)[: len(users)]
+            means, variances = (np.stack([pool["NDCG@10"][part] for pool in pools]) for part in (0, 1))
+            r_hat[users], sample[users] = (values[: len(users)] for values in diagnose(means, variances))
+    failed = (r_hat > LARGEST_R_HAT) | (sample < SMALLEST_SAMPLE)
+    if failed.mean() > 0.01:
+        raise RuntimeError(f"oracle: for {failed.sum()} of {len(counts)} users the pools of posterior draws disagree")
+    return Verdict(scores, r_hat, sample)
+
+
+def with_oracle(world: World) -> dict[str, FitMethod]:
+    """One method per gain, named "oracle: NDCG@10" and so on: privileged, since they know ``world``.
+
+    They share the posterior draws: each test set's are drawn once per key, then remembered.
+    """
+    judged: dict[tuple, tuple[History, Verdict]] = {}
+
+    def method(gain: str) -> FitMethod:
+        def fit(train: TrainingData, *, key: Key) -> Scorer:
+            def score(history: History) -> np.ndarray:
+                name = (
+                    id(history.source),
+                    train.source.domain,
+                    train.target.domain,
+                    jax.random.key_data(key).tobytes(),
+                )
+                if name not in judged:  # the history is kept beside its verdict, so that its id is not given to another
+                    clicks = history.source.toarray()
+                    judged[name] = history, judge(world, train.source.domain, train.target.domain, clicks, key=key)
+                return judged[name][1].scores[gain]
+
+            return score
+
+        return fit
+
+    return {f"oracle: {gain}": method(gain) for gain in GAINS}

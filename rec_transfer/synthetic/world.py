@@ -1,0 +1,194 @@
+"""A world of users whose true interests are known: three domains, one taste behind them, clicks as its trace."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy import sparse
+
+from rec_transfer.keys import named_keys, numpy_generator
+from rec_transfer.synthetic import naming
+from rec_transfer.types import Interactions, Key
+
+ROLES = ("single", "overlapping", "test")
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Every knob of the world; the defaults are the standard world of the series.
+
+    Args:
+        domains: names of the domains.
+        items: items in each domain.
+        latent: K, dimensions of the interest space.
+        relatedness: how much of a domain's interest comes from the shared one, 0 (nothing) to 1 (all). In a linear
+            world the correlation of two domains' interests is its square.
+        bend: 0 for a linear world (interests are rotated), 1 for the bent one, in between a blend.
+        sharpness: weight of taste in an item's score; 0 leaves popularity alone.
+        popularity: exponent of the popularity decay over ranks.
+        activity, activity_spread: mean and standard deviation of the log of clicks per user and domain.
+        fewest_clicks, most_clicks: bounds that clicks are clipped to.
+        users_per_domain: users active in one domain only, in each domain.
+        overlapping_users: users active in all domains; the only pairs a method may learn from.
+        test_users: users active in all domains whose target rows are hidden.
+
+    Raises:
+        ValueError: a knob outside its range, naming it.
+    """
+
+    domains: tuple[str, ...] = ("films", "books", "music")
+    items: int = 300
+    latent: int = 8
+    relatedness: float = 0.9
+    bend: float = 0.0
+    sharpness: float = 0.9
+    popularity: float = 0.8
+    activity: float = 3.2
+    activity_spread: float = 0.5
+    fewest_clicks: int = 8
+    most_clicks: int = 150
+    users_per_domain: int = 4000
+    overlapping_users: int = 300
+    test_users: int = 500
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("items", 2, np.inf),
+            ("latent", 1, np.inf),
+            ("relatedness", 0, 1),
+            ("bend", 0, 1),
+            ("activity_spread", 0, np.inf),
+            ("fewest_clicks", 1, self.most_clicks),
+            ("users_per_domain", 0, np.inf),
+            ("overlapping_users", 0, np.inf),
+            ("test_users", 0, np.inf),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name}: got {value}, expected {low} <= {name} <= {high}")
+        if len(self.domains) < 2 or len(set(self.domains)) != len(self.domains):
+            raise ValueError(f"domains: got {self.domains}, expected at least two different names")
+
+
+class World(NamedTuple):
+    """The parameters that generate users; everything a Bayes oracle may know.
+
+    ``rotations`` and ``bends`` [domains, latent, latent], ``items`` [domains, items, latent] and ``item_bias``
+    [domains, items] are in the order of ``config.domains``; ``catalogue`` maps each domain to its items' names.
+    """
+
+    config: WorldConfig
+    rotations: Float[np.ndarray, "domains latent latent"]
+    bends: Float[np.ndarray, "domains latent latent"]
+    items: Float[np.ndarray, "domains items latent"]
+    item_bias: Float[np.ndarray, "domains items"]
+    catalogue: dict[str, "Catalogue"]
+
+
+class Catalogue(NamedTuple):
+    """How the items of one domain are called: parallel arrays."""
+
+    ids: np.ndarray
+    titles: np.ndarray
+    genres: np.ndarray
+    prices: np.ndarray
+
+
+class Population(NamedTuple):
+    """Users drawn from a world: what the platform sees (``interactions``) and the truth behind it.
+
+    Rows of ``roles``, ``interests`` (u) and of each domain's ``shown`` (z_d) belong to ``users``.
+    """
+
+    interactions: dict[str, Interactions]
+    users: np.ndarray
+    roles: np.ndarray
+    interests: Float[np.ndarray, "users latent"]
+    shown: dict[str, Float[np.ndarray, "users latent"]]
+
+
+def make_world(config: WorldConfig, *, key: Key) -> World:
+    """Draw rotations, bends, item vectors, popularity and names: pure in ``key``."""
+    from scipy.stats import ortho_group
+
+    keys = named_keys(key, "rotations", "bends", "items", "popularity", "names")
+    domains, items, latent = len(config.domains), config.items, config.latent
+    rng = numpy_generator(keys["rotations"])
+    if latent > 1:
+        rotations = np.stack([ortho_group.rvs(latent, random_state=rng) for _ in range(domains)])
+    else:
+        rotations = rng.choice([-1.0, 1.0], (domains, 1, 1))
+    bends = numpy_generator(keys["bends"]).normal(0, latent**-0.5, (domains, latent, latent))
+    vectors = numpy_generator(keys["items"]).normal(size=(domains, items, latent))
+    rng = numpy_generator(keys["popularity"])
+    ranks = np.stack([rng.permutation(items) for _ in range(domains)])
+    rng = numpy_generator(keys["names"])
+    catalogue = {}
+    for domain, rotation, vector in zip(config.domains, rotations, vectors, strict=True):
+        # An item's theme is the axis of the *shared* interest space that it appeals to most: z V^T = u (V R^T)^T.
+        themes = np.argmax(vector @ rotation.T, axis=1)
+        width = len(str(items))
+        catalogue[domain] = Catalogue(
+            ids=np.array([f"{domain[0].upper()}{number + 1:0{width}d}" for number in range(items)]),
+            titles=naming.titles(themes, rng),
+            genres=np.array([naming.genre(theme, domain) for theme in themes]),
+            prices=naming.prices(items, rng),
+        )
+    return World(config, rotations, bends, vectors, -config.popularity * np.log1p(ranks), catalogue)
+
+
+def shown_interests(world: World, domain: str, interests: np.ndarray, private: np.ndarray) -> np.ndarray:
+    r"""$z_d = \rho\, g_d(u) + \sqrt{1 - \rho^2}\, e_d$ with rho the relatedness; shapes [users, latent]."""
+    config, d = world.config, world.config.domains.index(domain)
+    common = common_interests(interests, world.rotations[d], world.bends[d], bend=config.bend)
+    return config.relatedness * common + np.sqrt(1 - config.relatedness**2) * private
+
+
+def common_interests(
+    interests: Float[np.ndarray | Array, "*users latent"],
+    rotation: Float[np.ndarray | Array, "latent latent"],
+    bends: Float[np.ndarray | Array, "latent latent"],
+    *,
+    bend: float,
+) -> Float[np.ndarray | Array, "*users latent"]:
+    r"""$g_d(u)$: $u R_d$ in a linear world, $1.5 \tanh(u R_d + (u W_d)^2 / 2 - 1/4)$ in a bent one, else a blend."""
+    tanh = np.tanh if isinstance(interests, np.ndarray) else jnp.tanh
+    linear = interests @ rotation
+    bent = 1.5 * tanh(linear + 0.5 * (interests @ bends) ** 2 - 0.25)
+    return (1 - bend) * linear + bend * bent
+
+
+def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndarray:
+    r"""$\mathrm{softmax}(0.9\, z_d V_d^\top + b_d)$: where one click of each user falls, [users, items]."""
+    d = world.config.domains.index(domain)
+    scores = world.config.sharpness * shown @ world.items[d].T + world.item_bias[d]
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def sample_population(world: World, *, key: Key) -> Population:
+    """Draw users and their clicks: pure in ``key``. Overlapping and test users are active in every domain."""
+    config = world.config
+    keys = named_keys(key, "handles", "interests", "private", "activity", "clicks")
+    roles = np.repeat(
+        ROLES, [config.users_per_domain * len(config.domains), config.overlapping_users, config.test_users]
+    )
+    home = np.full(len(roles), -1)
+    home[roles == "single"] = np.repeat(np.arange(len(config.domains)), config.users_per_domain)
+    users = naming.user_handles(len(roles), numpy_generator(keys["handles"]))
+    interests = numpy_generator(keys["interests"]).normal(size=(len(roles), config.latent))
+    private_rng, activity_rng, click_rng = (numpy_generator(keys[name]) for name in ("private", "activity", "clicks"))
+    interactions, shown = {}, {}
+    for d, domain in enumerate(config.domains):
+        private = private_rng.normal(size=interests.shape)
+        shown[domain] = shown_interests(world, domain, interests, private)
+        clicks = activity_rng.lognormal(config.activity, config.activity_spread, len(roles)).astype(int)
+        clicks = np.clip(clicks, config.fewest_clicks, config.most_clicks)
+        active = (home == d) | (home == -1)
+        counts = click_rng.multinomial(clicks[active], click_probabilities(world, domain, shown[domain][active]))
+        interactions[domain] = Interactions(
+            domain, sparse.csr_array(counts.astype(np.int32)), users[active], world.catalogue[domain].ids
+        )
+    return Population(interactions, users, roles, interests, shown)

@@ -1,0 +1,236 @@
+"""The world keeps the promises that the ceiling and every figure rest on."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from rec_transfer import synthetic
+from rec_transfer.synthetic import naming
+from rec_transfer.synthetic.world import (
+    WorldConfig,
+    click_probabilities,
+    make_world,
+    sample_population,
+    shown_interests,
+)
+
+TINY = WorldConfig(items=6, latent=3, users_per_domain=7, overlapping_users=5, test_users=4)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "expected"),
+    [
+        ("items", 1, "2 <= items <= inf"),
+        ("latent", 0, "1 <= latent <= inf"),
+        ("relatedness", 1.2, "0 <= relatedness <= 1"),
+        ("relatedness", -0.1, "0 <= relatedness <= 1"),
+        ("bend", 2.0, "0 <= bend <= 1"),
+        ("activity_spread", -1.0, "0 <= activity_spread <= inf"),
+        ("fewest_clicks", 0, "1 <= fewest_clicks <= 150"),
+        ("fewest_clicks", 151, "1 <= fewest_clicks <= 150"),
+        ("users_per_domain", -1, "0 <= users_per_domain <= inf"),
+        ("overlapping_users", -1, "0 <= overlapping_users <= inf"),
+        ("test_users", -1, "0 <= test_users <= inf"),
+    ],
+)
+def test_a_knob_outside_its_range_is_refused_by_name(knob, value, expected):
+    with pytest.raises(ValueError, match=f"^{knob}: got {value}, expected {expected}$"):
+        WorldConfig(**{knob: value})
+
+
+@pytest.mark.parametrize("domains", [("films",), ("films", "films"), ()])
+def test_fewer_than_two_different_domains_are_refused(domains):
+    with pytest.raises(ValueError, match=r"domains: got .* expected at least two different names"):
+        WorldConfig(domains=domains)
+
+
+def test_rotations_are_orthogonal_in_every_dimension():
+    for latent in (1, 2, 5):
+        rotations = make_world(replace(TINY, latent=latent), key=jax.random.key(0)).rotations
+        assert rotations.shape == (3, latent, latent)
+        for rotation in rotations:
+            np.testing.assert_allclose(rotation @ rotation.T, np.eye(latent), atol=1e-12)
+
+
+def test_domains_differ_in_everything_drawn():
+    world = make_world(TINY, key=jax.random.key(0))
+    for drawn in (world.rotations, world.bends, world.items, world.item_bias):
+        assert not np.allclose(drawn[0], drawn[1])
+
+
+def test_a_world_is_pure_in_its_key():
+    first, again, other = (make_world(TINY, key=jax.random.key(seed)) for seed in (1, 1, 2))
+    for name in ("rotations", "bends", "items", "item_bias"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+        assert not np.array_equal(getattr(first, name), getattr(other, name))
+    assert first.catalogue["books"].titles.tolist() == again.catalogue["books"].titles.tolist()
+    np.testing.assert_array_equal(first.catalogue["books"].prices, again.catalogue["books"].prices)
+
+
+def test_item_biases_are_the_popularity_law_in_random_order():
+    bias = make_world(replace(TINY, items=40, popularity=0.8), key=jax.random.key(0)).item_bias
+    for domain in bias:
+        np.testing.assert_allclose(-np.sort(-domain), -0.8 * np.log(1 + np.arange(40)), atol=1e-12)
+        assert not np.array_equal(domain, -np.sort(-domain))
+
+
+def test_bends_and_item_vectors_have_the_spread_they_are_documented_with():
+    world = make_world(replace(TINY, items=3000, latent=16), key=jax.random.key(0))
+    assert world.bends.var() == pytest.approx(1 / 16, rel=4 * np.sqrt(2 / world.bends.size))
+    assert world.items.var() == pytest.approx(1, rel=4 * np.sqrt(2 / world.items.size))
+
+
+def test_catalogue_names_every_item_once_in_its_theme():
+    world = make_world(replace(TINY, items=120), key=jax.random.key(0))
+    for d, domain in enumerate(world.config.domains):
+        catalogue = world.catalogue[domain]
+        assert len(set(catalogue.ids)) == len(set(catalogue.titles)) == 120
+        assert catalogue.ids[0] == f"{domain[0].upper()}001"
+        # An item's genre is that of the shared axis it appeals to most: a user at that axis' end scores it so.
+        appeal = np.stack([np.eye(3)[axis] @ world.rotations[d] @ world.items[d].T for axis in range(3)])
+        assert catalogue.genres.tolist() == [naming.genre(axis, domain) for axis in appeal.argmax(axis=0)]
+        assert len(set(catalogue.genres)) == 3
+
+
+def test_roles_and_counts_are_those_asked_for():
+    population = sample_population(make_world(TINY, key=jax.random.key(0)), key=jax.random.key(1))
+    assert len(set(population.users)) == len(population.users) == 3 * 7 + 5 + 4
+    role_of = dict(zip(population.users, population.roles, strict=True))
+    homes = dict.fromkeys(population.users, 0)
+    for domain, interactions in population.interactions.items():
+        assert interactions.domain == domain
+        assert interactions.counts.shape == (7 + 5 + 4, 6)
+        for user in interactions.users:
+            homes[user] += 1
+    for role, number, domains in (("single", 21, 1), ("overlapping", 5, 3), ("test", 4, 3)):
+        assert [homes[user] for user in population.users if role_of[user] == role] == [domains] * number
+
+
+def test_the_rows_of_the_truth_belong_to_the_users():
+    population = sample_population(make_world(TINY, key=jax.random.key(0)), key=jax.random.key(1))
+    assert population.interests.shape == (30, 3)
+    for domain in TINY.domains:
+        assert population.shown[domain].shape == (30, 3)
+        # Active users keep the order of ``users``, so that the truth can be looked up by position.
+        order = {user: row for row, user in enumerate(population.users)}
+        rows = [order[user] for user in population.interactions[domain].users]
+        assert rows == sorted(rows)
+
+
+def test_a_population_is_pure_in_its_key():
+    world = make_world(TINY, key=jax.random.key(0))
+    first, again, other = (sample_population(world, key=jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.interests, again.interests)
+    for domain in TINY.domains:
+        counts, same, different = (
+            population.interactions[domain].counts.toarray() for population in (first, again, other)
+        )
+        np.testing.assert_array_equal(counts, same)
+        assert not np.array_equal(counts, different)
+    assert first.users.tolist() == again.users.tolist()
+    assert first.users.tolist() != other.users.tolist()
+
+
+def test_clicks_keep_within_their_bounds_and_are_lognormal_between():
+    config = replace(TINY, users_per_domain=4000, activity=3.2, activity_spread=0.5, fewest_clicks=8, most_clicks=90)
+    population = sample_population(make_world(config, key=jax.random.key(0)), key=jax.random.key(1))
+    clicks = population.interactions["films"].counts.sum(axis=1)
+    assert clicks.min() == 8
+    assert clicks.max() == 90
+    law = stats.lognorm(0.5, scale=np.exp(3.2))
+    for number in (12, 24, 48):  # int() rounds down: fewer than n clicks means a draw below n
+        share = law.cdf(number)
+        assert abs(np.mean(clicks < number) - share) < 4 * np.sqrt(share * (1 - share) / len(clicks))
+
+
+@pytest.mark.parametrize("relatedness", [0.0, 0.5, 0.9, 1.0])
+def test_correlation_of_two_domains_interests_is_relatedness_squared_in_a_linear_world(relatedness):
+    config = replace(TINY, relatedness=relatedness, users_per_domain=0, overlapping_users=20_000)
+    world = make_world(config, key=jax.random.key(0))
+    population = sample_population(world, key=jax.random.key(1))
+    # Turned back, both domains' interests lie along the same axes.
+    films, books = (population.shown[name] @ world.rotations[d].T for d, name in ((0, "films"), (1, "books")))
+    for axis in range(3):
+        found = np.corrcoef(films[:, axis], books[:, axis])[0, 1]
+        assert abs(found - relatedness**2) <= 4 * (1 - relatedness**4) / np.sqrt(20_000) + 1e-9
+    np.testing.assert_allclose(films.var(axis=0), 1.0, rtol=4 * np.sqrt(2 / 20_000))
+
+
+def test_interests_are_standard_normal():
+    config = replace(TINY, users_per_domain=3000)
+    interests = sample_population(make_world(config, key=jax.random.key(0)), key=jax.random.key(1)).interests
+    assert stats.kstest(interests.ravel(), "norm").pvalue > 1e-3
+
+
+def test_the_bent_world_is_its_formula_item_by_item():
+    world = make_world(replace(TINY, bend=1.0, relatedness=0.6), key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    interests, private = rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    found = shown_interests(world, "books", interests, private)
+    for user in range(4):
+        for axis in range(3):
+            straight = sum(interests[user, j] * world.rotations[1][j, axis] for j in range(3))
+            square = sum(interests[user, j] * world.bends[1][j, axis] for j in range(3)) ** 2
+            bent = 1.5 * np.tanh(straight + square / 2 - 0.25)
+            assert found[user, axis] == pytest.approx(0.6 * bent + 0.8 * private[user, axis])
+
+
+def test_a_half_bent_world_lies_midway():
+    interests, private = np.random.default_rng(0).normal(size=(2, 4, 3))
+    straight, half, bent = (
+        shown_interests(make_world(replace(TINY, bend=bend), key=jax.random.key(0)), "music", interests, private)
+        for bend in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_allclose(half, (straight + bent) / 2, atol=1e-12)
+    assert np.abs(bent - straight).max() > 0.1
+
+
+def test_click_probabilities_are_the_softmax_of_the_scores():
+    world = make_world(replace(TINY, sharpness=0.9), key=jax.random.key(0))
+    shown = np.random.default_rng(0).normal(size=(5, 3))
+    expected = special.softmax(0.9 * shown @ world.items[2].T + world.item_bias[2], axis=1)
+    np.testing.assert_allclose(click_probabilities(world, "music", shown), expected, rtol=1e-9)
+
+
+def test_click_probabilities_survive_the_keenest_tastes():
+    world = make_world(replace(TINY, sharpness=1e4), key=jax.random.key(0))
+    probabilities = click_probabilities(world, "films", np.random.default_rng(0).normal(size=(5, 3)))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+
+
+def test_click_frequencies_match_the_softmax():
+    config = replace(TINY, users_per_domain=1500, bend=1.0, relatedness=0.8)
+    world = make_world(config, key=jax.random.key(0))
+    population = sample_population(world, key=jax.random.key(1))
+    rows = {user: row for row, user in enumerate(population.users)}
+    for domain in config.domains:
+        interactions = population.interactions[domain]
+        shown = population.shown[domain][[rows[user] for user in interactions.users]]
+        probabilities = click_probabilities(world, domain, shown)
+        clicks = interactions.counts.sum(axis=1)[:, None]
+        # Within a fifth of the users ordered by how much they should like an item, and over all of them.
+        for item in range(config.items):
+            for users in np.array_split(np.argsort(probabilities[:, item]), 5):
+                expected = (clicks[users, 0] * probabilities[users, item]).sum()
+                error = np.sqrt(
+                    (clicks[users, 0] * probabilities[users, item] * (1 - probabilities[users, item])).sum()
+                )
+                assert abs(interactions.counts[users, item].sum() - expected) < 4.5 * error
+
+
+def test_without_taste_popularity_alone_decides():
+    world = make_world(replace(TINY, sharpness=0.0), key=jax.random.key(0))
+    probabilities = click_probabilities(world, "films", np.random.default_rng(0).normal(size=(5, 3)))
+    ranks = np.argsort(np.argsort(-world.item_bias[0]))
+    np.testing.assert_allclose(probabilities, np.tile((1.0 + ranks) ** -0.8 / ((1.0 + ranks) ** -0.8).sum(), (5, 1)))
+
+
+def test_the_standard_world_is_the_one_the_series_measures():
+    standard = WorldConfig()
+    assert standard.domains == naming.PLATFORMS
+    assert (standard.items, standard.latent, standard.relatedness, standard.bend) == (300, 8, 0.9, 0.0)
+    assert (standard.users_per_domain, standard.overlapping_users, standard.test_users) == (4000, 300, 500)
+    assert synthetic.ROLES == ("single", "overlapping", "test")
