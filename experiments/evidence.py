@@ -19,7 +19,7 @@ from rec_transfer import evaluation, maps, methods, synthetic
 from rec_transfer.evaluation.splits import cold_start
 from rec_transfer.keys import named_keys, once_per_key
 from rec_transfer.maps import distributions, kernels, linear, networks
-from rec_transfer.methods import baselines, transfer
+from rec_transfer.methods import baselines, ensembles, transfer
 from rec_transfer.methods.gaussian_process import fit_gaussian_process
 from rec_transfer.methods.shared_latents import fit_shared_latents
 from rec_transfer.models.factor_model import domain_factor_models
@@ -33,8 +33,8 @@ METRICS = ("NDCG@10", "Recall@20")
 COLUMNS = ["world", "source", "target", "method", "seed", "metric", "value", "low", "high", "share"]
 
 
-def ladder(world: synthetic.World | None) -> dict:
-    """Every rung, lowest first; the oracle's need the world."""
+def ladder(world: synthetic.World | None) -> tuple[dict, dict]:
+    """Every rung, lowest first, and the ceilings, which are shown target clicks; the oracle's rungs need the world."""
     vaes = transfer.domain_vaes(VAEConfig())
     factor_models = domain_factor_models()
     both = {
@@ -83,11 +83,11 @@ def cell(kind: str, seed: int, directions) -> pd.DataFrame:
     people = synthetic.sample_population(world, key=keys["population"])
     hidden = people.users[people.roles == "test"]
     platform = cold_start(people.interactions, test_users=hidden, key=keys["split"])
-    methods, parts = ladder(world), []
+    (methods, ceilings), parts = ladder(world), []
     measures = {name: evaluation.METRICS[name] for name in METRICS}
     for source, target in directions:
         split = platform.direction(source, target)
-        values = evaluation.evaluate(methods, split, keys=keys["train"][None], measures=measures)
+        values = evaluation.evaluate(methods, split, keys=keys["train"][None], measures=measures, ceilings=ceilings)
         parts.append(values.assign(kind=kind, source=source, target=target, world=seed))
     print(f"{kind} {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     return pd.concat(parts, ignore_index=True)

@@ -10,7 +10,6 @@ import argparse
 import time
 from functools import partial
 from itertools import product
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,72 +25,14 @@ from rec_transfer.maps.ridge import fit_ridge
 from rec_transfer.methods import shared_latents, transfer
 from rec_transfer.methods.gaussian_process import fit_gaussian_process
 from rec_transfer.models import laplace, likelihoods
-from rec_transfer.models.factor_model import FactorModel, domain_factor_models, evidence_of
+from rec_transfer.models.factor_model import domain_factor_models, evidence_of
 from rec_transfer.models.train import dense
 from rec_transfer.models.vae import VAEConfig
-from rec_transfer.synthetic import oracle
-from rec_transfer.types import Gaussian, Pairs, Scorer, Split, TrainingData
+from rec_transfer.synthetic import oracle, truth
+from rec_transfer.types import Gaussian, Pairs, Scorer, TrainingData
 
 MORE_PAIRS = 3000
 COLUMNS = ["world", "seed", "method", "items", "pairs", "share", "low", "high"]
-
-
-class TrueMap(NamedTuple):
-    """A domain's part of the world, in the place of a learned ``shared_latents.Shown``: it maps u to the mean of z."""
-
-    domain: oracle.Domain
-    relatedness: float
-    bend: float
-
-    def __call__(self, interests):
-        rotation, bends = self.domain.rotation, self.domain.bends
-        return self.relatedness * synthetic.common_interests(interests, rotation, bends, bend=self.bend)
-
-    @property
-    def variance(self):
-        return 1 - self.relatedness**2
-
-
-class TruePair(NamedTuple):
-    """Both domains' true maps, in the place of learned ``SharedLatents``."""
-
-    source: TrueMap
-    target: TrueMap
-
-
-def true_items(world: synthetic.World):
-    """The world's item vectors as factor models, in coordinates in which users' interests have mean 0 and variance I.
-
-    z = m + L y with m and L L' the moments of 10^5 drawn users; the learned models have such coordinates too.
-    """
-    config = world.config
-    draw = np.random.default_rng(0).normal(size=(2, 100_000, config.latent))
-
-    def model_of(domain, *, key):
-        mean, spread = _moments(synthetic.shown_interests(world, domain.domain, *draw))
-        true = oracle.domain_of(world, domain.domain)
-        items = np.asarray(true.items)
-        arrays = items @ spread, np.asarray(true.item_bias) + items @ mean
-        return FactorModel(*(jnp.asarray(array, jnp.float32) for array in arrays))
-
-    return model_of
-
-
-def _moments(shown):
-    return shown.mean(axis=0), np.linalg.cholesky(np.cov(shown.T))
-
-
-def true_map(world: synthetic.World):
-    """Nothing learned: the world's items and maps in the machinery of the shared latents (its draws, its evidence)."""
-
-    def fit(train: TrainingData, *, key) -> Scorer:
-        sides = [oracle.domain_of(world, side.domain) for side in (train.source, train.target)]
-        maps = TruePair(*(TrueMap(side, world.config.relatedness, world.config.bend) for side in sides))
-        items = (FactorModel(side.items, side.item_bias) for side in sides)
-        clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
-        return shared_latents.SharedTransfer(*items, maps, jnp.asarray(clicks), key)
-
-    return fit
 
 
 def linear_map(factor_models):
@@ -136,12 +77,6 @@ def _decoded_log_likelihood(interest, counts, decoder):
     return likelihoods.multinomial_log_likelihood(decoder(interest), counts)
 
 
-def only(split: Split, users: np.ndarray) -> Split:
-    """The split without the other overlapping users' rows."""
-    others = np.setdiff1d(split.train.overlapping_users, users)
-    return split._replace(train=TrainingData(split.train.source.without(others), split.train.target.without(others)))
-
-
 def cell(kind: str, seed: int) -> pd.DataFrame:
     """The shares of one world's lines."""
     start = time.perf_counter()
@@ -154,8 +89,9 @@ def cell(kind: str, seed: int) -> pd.DataFrame:
     hidden = people.users[people.roles == "test"]
     whole = cold_start(people.interactions, test_users=hidden, key=keys["split"]).direction("films", "books")
     chosen = numpy_generator(keys["few"]).permutation(whole.train.overlapping_users)[:few_pairs]
-    splits = {few_pairs: only(whole, chosen), few_pairs + MORE_PAIRS: whole}
-    vaes, learned, true = transfer.domain_vaes(VAEConfig()), domain_factor_models(), true_items(world)
+    few = whole._replace(train=evaluation.with_overlap(whole.train, chosen, drop=True))
+    splits = {few_pairs: few, few_pairs + MORE_PAIRS: whole}
+    vaes, learned, true = transfer.domain_vaes(VAEConfig()), domain_factor_models(), truth.true_items(world)
     lines = {}
     for pairs in splits:
         for name, models in (("learned", learned), ("true", true)):
@@ -169,7 +105,7 @@ def cell(kind: str, seed: int) -> pd.DataFrame:
         lines["VAE + ridge map, Newton steps", "learned", pairs] = exact_posteriors(vaes)
     for name, models in (("learned", learned), ("true", true)):
         lines["Gaussian process", name, few_pairs] = partial(fit_gaussian_process, factor_models=models)
-    lines["truth: items and map", "true", few_pairs] = true_map(world)
+    lines["truth: items and map", "true", few_pairs] = truth.true_map(world)
     ends = {"popularity": evaluation.fit_popularity, "oracle: NDCG@10": oracle.with_oracle(world)["oracle: NDCG@10"]}
     measures = {"NDCG@10": evaluation.METRICS["NDCG@10"]}
     names = {str(number): line for number, line in enumerate(lines)}

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 from scipy import sparse
 
 Key = jax.Array
@@ -45,20 +46,31 @@ class Interactions:
                 raise ValueError(f"{name} of {self.domain!r}: got repeated ids, expected each id once")
 
     def select(self, users: Sequence[str] | np.ndarray) -> "Interactions":
-        """The rows of these users, in the order given.
+        """Return the rows of these users, in the order given.
 
         Raises:
             KeyError: a user is not in this domain.
         """
-        row_of = {user: row for row, user in enumerate(self.users)}
-        unknown = [user for user in users if user not in row_of]
-        if unknown:
+        rows = self._places(users)
+        if (rows < 0).any():
+            unknown = [user for user, row in zip(users, rows, strict=True) if row < 0]
             raise KeyError(f"users not in {self.domain!r}: {unknown[:5]} ({len(unknown)} in all)")
-        rows = np.array([row_of[user] for user in users], dtype=int)
         return Interactions(self.domain, self.counts[rows], self.users[rows], self.items)
 
+    def rows_of(self, users: Sequence[str] | np.ndarray) -> sparse.csr_array:
+        """Return the counts of these users, [users, items], in the order given; zeros for one who is not here."""
+        rows = self._places(users)
+        here = np.flatnonzero(rows >= 0)
+        ones = np.ones(len(here), self.counts.dtype)
+        chosen = sparse.csr_array((ones, (here, rows[here])), shape=(len(rows), len(self.users)))
+        return sparse.csr_array(chosen @ self.counts)
+
+    def _places(self, users):
+        row_of = {user: row for row, user in enumerate(self.users)}
+        return np.array([row_of.get(user, -1) for user in users], dtype=int)
+
     def without(self, users: Sequence[str] | np.ndarray) -> "Interactions":
-        """Every row but those of these users."""
+        """Return every row but those of these users."""
         rows = np.flatnonzero(~np.isin(self.users, users))
         return Interactions(self.domain, self.counts[rows], self.users[rows], self.items)
 
@@ -127,50 +139,66 @@ class TrainingData:
                 "expected overlapping users to learn the map from"
             )
 
-    @property
+    @cached_property
     def overlapping_users(self) -> np.ndarray:
         """Ids of the users active in both domains, sorted."""
         return np.intersect1d(self.source.users, self.target.users)
 
-    @property
+    @cached_property
     def pairs(self) -> tuple[Interactions, Interactions]:
         """Source and target rows of the overlapping users, aligned."""
         return self.source.select(self.overlapping_users), self.target.select(self.overlapping_users)
 
 
-Aligner = Callable[[Gaussian], Gaussian]
-FitAligner = Callable[..., Aligner]
-Scorer = Callable[[History], np.ndarray]
-FitMethod = Callable[..., Scorer]
-
-
 class Split(NamedTuple):
-    """One direction of a cold-start experiment.
+    """One experiment: what may be learned, what a method sees of the users asked about, and what was hidden.
 
-    ``train`` is all a method may learn from; ``history`` what it sees of the test users; ``scored`` and ``reference``
-    are two halves of their hidden target clicks: the first is what every list is scored on, the second is for rows
-    named ceiling alone. ``users`` are the ids of the rows of the last three.
+    Args:
+        train: all that a method may learn from.
+        users: ids of the rows below.
+        history: all that a method sees of these users when it scores.
+        hidden: [users, target items], what their lists are judged by; everything above zero counts.
+        known: [users, target items], items they are known to have besides: never in a list.
+        candidates: [target items], which items a list is made of; a hidden item always stands in its own list.
+        reference: [users, target items], other hidden clicks, which ceilings alone are shown; None if there are none.
     """
 
     train: TrainingData
+    users: np.ndarray
     history: History
-    scored: sparse.csr_array
-    reference: sparse.csr_array
-    users: np.ndarray
-
-
-class HeldOut(NamedTuple):
-    """Held-out target rows, one positive each, and what a scorer may see of their users.
-
-    ``user`` and ``item`` are positions in ``users`` and in the target's items, in the order of the file. ``known``
-    [users, target items] are all of a user's items that must not count as wrong answers (the positives themselves
-    among them); ``candidates`` [target items] are the items that a positive is ranked against.
-    """
-
-    users: np.ndarray
-    source: sparse.csr_array
-    target: sparse.csr_array | None
-    user: Int[np.ndarray, " rows"]
-    item: Int[np.ndarray, " rows"]
+    hidden: sparse.csr_array
     known: sparse.csr_array
     candidates: Bool[np.ndarray, " items"]
+    reference: sparse.csr_array | None = None
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What a fitted method is: it scores every target item for a chunk of users."""
+
+    def __call__(self, history: History, /) -> np.ndarray:
+        """Return scores [users, items]: the higher, the earlier in the list."""
+
+
+@runtime_checkable
+class FitMethod(Protocol):
+    """What a method is: it learns from training data and returns a scorer."""
+
+    def __call__(self, train: TrainingData, *, key: Key) -> Scorer:
+        """Fit on ``train``; the same key gives the same scorer."""
+
+
+@runtime_checkable
+class DomainMap(Protocol):
+    """What a fitted map is: it carries what is known of users from the source's latent space to the target's."""
+
+    def __call__(self, source: Gaussian, /) -> Gaussian:
+        """Return the users' interest in the target domain."""
+
+
+@runtime_checkable
+class FitMap(Protocol):
+    """What a map is: it learns from overlapping users, row-aligned, and perhaps from users of one domain."""
+
+    def __call__(self, pairs: Pairs, *, unpaired: Unpaired, decode: Callable, key: Key) -> DomainMap:
+        """Fit on ``pairs``; ``decode`` gives the target's logits of interests."""

@@ -88,7 +88,7 @@ def check_aligner(fit, arguments):
 
 def check_method(fit, split, *, like_chance):
     train, source = split.train, split.history.source
-    users, items = split.scored.shape
+    users, items = split.hidden.shape
     before = [counts.toarray() for counts in (train.source.counts, train.target.counts, source)]
     first, again = (fit(train, key=jax.random.key(3)) for _ in range(2))
     order, others = np.random.default_rng(0).permutation(users), np.minimum(np.arange(users), 1)

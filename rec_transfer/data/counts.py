@@ -1,9 +1,17 @@
 """From events to counts."""
 
 import numpy as np
+from jaxtyping import Int
 from scipy import sparse
 
 from rec_transfer.types import Events, Interactions
+
+
+def counts_of(
+    user: Int[np.ndarray, " events"], item: Int[np.ndarray, " events"], shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Return how often each pair of a user and an item occurs, [users, items], from the coordinates of events."""
+    return sparse.csr_array(sparse.coo_array((np.ones(len(user), np.int32), (user, item)), shape=shape))
 
 
 def from_events(events: dict[str, Events], *, kind: str = "click") -> dict[str, Interactions]:
@@ -17,10 +25,7 @@ def from_events(events: dict[str, Events], *, kind: str = "click") -> dict[str, 
         chosen = log.kind == kind
         if not chosen.any():
             raise ValueError(f"kind: got {kind!r}, expected one that happened in {domain!r}: {sorted(set(log.kind))}")
-        rows, columns = log.user[chosen], log.item[chosen]
-        counts = sparse.coo_array(
-            (np.ones(len(rows), np.int32), (rows, columns)), shape=(len(log.users), len(log.items))
-        ).tocsr()
+        counts = counts_of(log.user[chosen], log.item[chosen], (len(log.users), len(log.items)))
         active = np.flatnonzero(counts.sum(axis=1))
         result[domain] = Interactions(domain, counts[active], log.users[active], log.items)
     return result

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
-from scipy import sparse
 
+from rec_transfer.data.counts import counts_of
 from rec_transfer.data.tables import ENOUGH, films_1m, films_100k, read_numbers
-from rec_transfer.types import HeldOut, Interactions, TrainingData
+from rec_transfer.types import History, Interactions, Split, TrainingData
 
 RATINGS = (1, 5)
 STRAYS = 0.01  # share of shared ids that may lack rows in one domain: rows were taken out of some published files
@@ -32,24 +32,21 @@ class Ratings(NamedTuple):
     @property
     def interactions(self) -> Interactions:
         """Who rated what, 1 for each row whatever the rating."""
-        return Interactions(self.domain, _matrix(self.user, self.item, (len(self.users), len(self.items))), *self[1:3])
+        return Interactions(
+            self.domain, counts_of(self.user, self.item, (len(self.users), len(self.items))), *self[1:3]
+        )
 
 
 class Pair(NamedTuple):
-    """Two domains in the CDRIB format: the training rows, and the held-out rows of users new in the target.
+    """Two domains in the CDRIB format: the training rows, and two experiments with users new in the target.
 
-    ``whole`` are source and target with the held-out rows of either: for audits, and never to learn from.
+    ``whole`` are source and target with the hidden rows of either: for audits, and never to learn from.
     """
 
-    source: Interactions
-    target: Interactions
-    valid: HeldOut
-    test: HeldOut
+    train: TrainingData
+    valid: Split
+    test: Split
     whole: tuple[Interactions, Interactions]
-
-    @property
-    def train(self) -> TrainingData:
-        return TrainingData(self.source, self.target)
 
 
 def read_ratings(path: str | Path, domain: str) -> Ratings:
@@ -119,7 +116,7 @@ def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int
     id below ``shared`` is one person in both domains and stays as it is (``"12"``); from there on the same number is
     another person in the other domain, and gets its domain's name (``"cloth:12345"``). Every item of any of the three
     files has a column. Rows of the cold users of valid and test rank against the items that somebody has in train;
-    the positives of valid are ``known`` in test too, not the other way round. Repeated rows of a file count once, and
+    the positives of valid are ``known`` in test, not the other way round. Repeated rows of a file count once, and
     are warned of.
 
     A wrong ``shared`` is refused on this evidence: a user of valid or test must be below it, have rows in the other
@@ -148,35 +145,40 @@ def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int
     known, new = first["train"], second["train"]
 
     def matrix(rows, users, columns):
-        position = np.searchsorted(users, rows[:, 0]), np.searchsorted(columns, rows[:, 1])
-        return _matrix(*position, (len(users), len(columns)))
+        chosen = rows[np.isin(rows[:, 0], users)]
+        position = np.searchsorted(users, chosen[:, 0]), np.searchsorted(columns, chosen[:, 1])
+        return counts_of(*position, (len(users), len(columns)))
 
     def side(domain, rows, columns):
         users = np.unique(rows[:, 0])
         ids = np.where(users < shared, users.astype(str), np.char.add(f"{domain}:", users.astype(str)))
         return Interactions(domain, matrix(rows, users, columns), ids, columns.astype(str))
 
-    def held_out(rows, seen):
-        users = np.unique(rows[:, 0])
-        return HeldOut(
-            users.astype(str),
-            matrix(known[np.isin(known[:, 0], users)], users, items[0]),
-            None,
-            np.searchsorted(users, rows[:, 0]),
-            np.searchsorted(items[1], rows[:, 1]),
-            matrix(seen[np.isin(seen[:, 0], users)], users, items[1]),
-            np.isin(items[1], new[:, 1]),
+    train = TrainingData(side(source, known, items[0]), side(target, new, items[1]))
+
+    def split(hidden, besides):
+        users = np.unique(hidden[:, 0])
+        return Split(
+            train=train,
+            users=users.astype(str),
+            history=History(matrix(known, users, items[0])),
+            hidden=matrix(hidden, users, items[1]),
+            known=matrix(besides, users, items[1]),
+            candidates=np.isin(items[1], new[:, 1]),
         )
 
     valid, test = second["valid"], second["test"]
-    return Pair(
-        side(source, known, items[0]), side(target, new, items[1]),
-        held_out(valid, valid), held_out(test, np.concatenate([valid, test])),
-        tuple(
-            side(domain, np.concatenate(list(rows.values())), columns)
-            for domain, rows, columns in zip((source, target), files, items, strict=True)
-        ),
-    )  # fmt: skip
+    whole = tuple(
+        side(domain, np.concatenate(list(rows.values())), columns)
+        for domain, rows, columns in zip((source, target), files, items, strict=True)
+    )
+    return Pair(train, split(valid, valid[:0]), split(test, _without(valid, test)), whole)
+
+
+def _without(rows, others):
+    """The rows that do not stand among the others."""
+    width = 1 + max(rows[:, 1].max(initial=0), others[:, 1].max(initial=0))
+    return rows[~np.isin(rows[:, 0] * width + rows[:, 1], others[:, 0] * width + others[:, 1])]
 
 
 def _check_shared(files, names, shared):
@@ -252,7 +254,3 @@ def _keep(path, rows):
             stacklevel=4,
         )
     return np.sort(order[last])
-
-
-def _matrix(user, item, shape):
-    return sparse.csr_array(sparse.coo_array((np.ones(len(user), np.int32), (user, item)), shape=shape))

@@ -1,28 +1,33 @@
 """Leaks of public data sets: one product listed in both domains, one person twice, test rows seen in training."""
 
+from __future__ import annotations
+
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy import sparse
 
-from rec_transfer.types import HeldOut, Interactions, TrainingData
+from rec_transfer.evaluation.ranking import entries_of
+from rec_transfer.types import Interactions, Split, TrainingData
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Clean(NamedTuple):
-    """Data without leaking pairs: ``touched`` tells for each held-out row whether a pair would have given it away."""
+    """An experiment without leaking items: ``touched`` tells for each hidden entry whether one would have leaked it."""
 
-    train: TrainingData
-    held: HeldOut
-    touched: Bool[np.ndarray, " rows"]
+    split: Split
+    touched: Bool[np.ndarray, " entries"]
 
 
-def identical_audiences(source: Interactions, target: Interactions, minimum: int = 3):
-    """Pairs of items, one of each domain, that exactly the same overlapping users have: most likely one product.
+def identical_audiences(source: Interactions, target: Interactions, minimum: int = 3) -> pd.DataFrame:
+    """Find pairs of items, one of each domain, that exactly the same overlapping users have: most likely one product.
 
     Args:
-        source, target: the data, held-out rows among them (``Pair.whole``, ``Ratings.interactions``): a leak shows
+        source, target: the data, hidden rows among them (``Pair.whole``, ``Ratings.interactions``): a leak shows
             itself in whole audiences. The users in both are compared, whatever their counts.
         minimum: smallest audience that counts; by chance two items often share one user, hardly ever three.
 
@@ -50,33 +55,32 @@ def identical_audiences(source: Interactions, target: Interactions, minimum: int
 
 
 def duplicated_users(domain: Interactions, minimum: int = 3) -> list[tuple[str, ...]]:
-    """Groups of users with exactly the same items, at least ``minimum`` of them: one person twice, or a bot."""
+    """Find groups of users with exactly the same items, at least ``minimum`` of them: one person twice, or a bot."""
     groups = _groups(domain.counts, minimum).values()
     return [tuple(str(user) for user in domain.users[list(rows)]) for rows in groups if len(rows) > 1]
 
 
-def rows_in_training(train: TrainingData, held: HeldOut) -> Int[np.ndarray, " found"]:
-    """Positions of held-out rows that stand in the target's training rows as well; none, if the split is sound."""
-    row_of = {user: row for row, user in enumerate(train.target.users)}
-    row = np.array([row_of.get(user, -1) for user in held.users], dtype=int)[held.user]
-    trained = np.flatnonzero(row >= 0)
-    return trained[_holds(train.target.counts, row[trained], held.item[trained])]
+def rows_in_training(split: Split) -> Int[np.ndarray, " found"]:
+    """Return the positions of hidden entries that the target's training rows hold too; none, if the split is sound."""
+    user, item = entries_of(split.hidden).nonzero()
+    return np.flatnonzero(_holds(split.train.target.rows_of(split.users), user, item))
 
 
-def without_leaks(train: TrainingData, held: HeldOut, pairs) -> Clean:
-    """Take the source items of leaking pairs out of training and histories; target items and held-out rows stay.
+def without_leaks(split: Split, pairs: pd.DataFrame) -> Clean:
+    """Remove the source items of leaking pairs from training rows and histories.
 
-    So the same rows are ranked against the same candidates, and nobody can read the answer off the source side. A
-    training user whose every source row leaked is no source user any more.
+    The hidden entries and the candidates stay the same; only the source items that reveal the answer are removed. A
+    training user left without any source item is dropped from the source domain.
 
     Args:
-        train, held: the data as they are.
+        split: the experiment as it is.
         pairs: what ``identical_audiences`` gives.
 
     Returns:
-        The data without, and the rows touched: the positive is the target item of a pair whose source item the user
-        has. To leave them out too, keep ``values[~touched[values.row]]``.
+        The experiment without these items, and which hidden entries they touch: the target item of a pair whose source
+        item the user has. To leave those out too, keep ``values[~touched[values.row]]``.
     """
+    train = split.train
     column_of = {item: column for column, item in enumerate(train.source.items)}
     target_of = {item: column for column, item in enumerate(train.target.items)}
     left = np.array([column_of[item] for item in pairs.source_item], dtype=int)
@@ -84,8 +88,8 @@ def without_leaks(train: TrainingData, held: HeldOut, pairs) -> Clean:
     twins = sparse.csr_array(
         (np.ones(len(left)), (left, right)), shape=(len(train.source.items), len(train.target.items))
     )
-    given_away = sparse.csr_array((held.source > 0).astype(float) @ twins)
-    touched = _holds(given_away, held.user, held.item)
+    given_away = sparse.csr_array((split.history.source > 0).astype(float) @ twins)
+    touched = _holds(given_away, *entries_of(split.hidden).nonzero())
     keep = np.ones(len(train.source.items), train.source.counts.dtype)
     keep[left] = 0
 
@@ -97,15 +101,15 @@ def without_leaks(train: TrainingData, held: HeldOut, pairs) -> Clean:
     counts = cut(train.source.counts)
     active = np.flatnonzero(np.diff(counts.indptr))
     source = Interactions(train.source.domain, counts[active], train.source.users[active], train.source.items)
-    return Clean(TrainingData(source, train.target), held._replace(source=cut(held.source)), touched)
+    history = split.history._replace(source=cut(split.history.source))
+    return Clean(split._replace(train=TrainingData(source, train.target), history=history), touched)
 
 
 def _holds(matrix, row, column):
     """Whether a sparse matrix has something above zero at each place."""
-    entries = matrix.tocoo()
-    there = entries.data > 0
+    entries = entries_of(matrix).tocoo()
     width = matrix.shape[1]
-    codes = entries.coords[0][there].astype(np.int64) * width + entries.coords[1][there]
+    codes = entries.coords[0].astype(np.int64) * width + entries.coords[1]
     return np.isin(np.asarray(row, np.int64) * width + column, codes)
 
 

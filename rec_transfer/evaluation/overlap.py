@@ -1,7 +1,9 @@
 """Is the overlap large enough? What a method adds to popularity, measured on the overlapping users themselves."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,7 +13,10 @@ from rec_transfer.evaluation.tuning import cross_validate
 from rec_transfer.keys import key_for, named_keys, numpy_generator
 from rec_transfer.types import FitMethod, Interactions, Key, TrainingData
 
-FEWEST = 20  # below, a bootstrap interval of so few values promises more than it holds
+if TYPE_CHECKING:
+    import pandas as pd
+
+MIN_USERS = 20  # below, a bootstrap interval of so few values promises more than it holds
 QUANTILE = 1.96  # of the standard normal, for 95 %
 
 
@@ -31,7 +36,7 @@ class Lift(NamedTuple):
     @property
     def enough(self) -> bool:
         """Whether the interval lies above zero, and the users are enough for an interval."""
-        return self.users >= FEWEST and self.low > 0
+        return self.users >= MIN_USERS and self.low > 0
 
     def __str__(self) -> str:
         measured = (
@@ -44,7 +49,7 @@ class Lift(NamedTuple):
 
 
 def overlap_lift(train: TrainingData, fit: FitMethod, *, key: Key, folds: int = 5) -> Lift:
-    r"""What a method adds to popularity for new users, cross-validated on the overlapping users of ``train``.
+    r"""Measure what a method adds to popularity for new users, cross-validated on the overlapping users of ``train``.
 
     $\bar d = \frac1n \sum_u d_u$, $d_u$ the difference of NDCG@10 over all target items for a user whose target row
     was hidden; a 95 % bootstrap interval over users; $n^* = (1.96\, s_d / \bar d)^2$ users are needed, $s_d$ the
@@ -53,7 +58,7 @@ def overlap_lift(train: TrainingData, fit: FitMethod, *, key: Key, folds: int = 
     Args:
         train: the training data of one direction; see ``tuning.cross_validate`` for how users are hidden.
         fit: the method, ``fit(train, *, key) -> scorer``.
-        folds: parts that the overlapping users are dealt into.
+        folds: parts that the overlapping users are split into.
 
     Raises:
         ValueError: fewer overlapping users than folds.
@@ -66,8 +71,15 @@ def overlap_lift(train: TrainingData, fit: FitMethod, *, key: Key, folds: int = 
     return Lift(len(difference), mean, low, high, (QUANTILE * spread / mean) ** 2 if mean > 0 else np.inf)
 
 
-def with_overlap(train: TrainingData, users: Sequence[str] | np.ndarray) -> TrainingData:
-    """The same rows with no other overlapping users than these: the rest are strangers of that name in the target.
+def with_overlap(train: TrainingData, users: Sequence[str] | np.ndarray, *, drop: bool = False) -> TrainingData:
+    """Return the same data with only these users overlapping.
+
+    Every other overlapping user is renamed in the target, so that their two rows can no longer be paired.
+
+    Args:
+        train: the training data of one direction.
+        users: ids that stay overlapping.
+        drop: drop both rows of every other overlapping user instead.
 
     Raises:
         ValueError: users that do not overlap, or none.
@@ -75,17 +87,19 @@ def with_overlap(train: TrainingData, users: Sequence[str] | np.ndarray) -> Trai
     if not len(users) or not np.isin(users, train.overlapping_users).all():
         unknown = np.setdiff1d(users, train.overlapping_users)
         raise ValueError(f"users: got {len(users)}, {len(unknown)} of them not overlapping, expected overlapping users")
-    parted = np.setdiff1d(train.overlapping_users, users)
+    others = np.setdiff1d(train.overlapping_users, users)
+    if drop:
+        return TrainingData(train.source.without(others), train.target.without(others))
     target = train.target
-    names = np.array([f"{user}, unpaired" if alone else str(user) for user, alone in
-                      zip(target.users, np.isin(target.users, parted), strict=True)])  # fmt: skip
+    alone = np.isin(target.users, others)
+    names = np.where(alone, np.char.add(target.users.astype(str), ", unpaired"), target.users.astype(str))
     return TrainingData(train.source, Interactions(target.domain, target.counts, names, target.items))
 
 
 def lift_by_overlap(
     train: TrainingData, fit: FitMethod, sizes: Sequence[int], *, key: Key, repeats: int = 5, folds: int = 5
-):
-    """``overlap_lift`` as it would have come out with fewer overlapping users, drawn at random.
+) -> pd.DataFrame:
+    """Return ``overlap_lift`` as it would have come out with fewer overlapping users, drawn at random.
 
     Args:
         train, fit, folds: see ``overlap_lift``.

@@ -5,21 +5,28 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from rec_transfer.data.counts import counts_of
 from rec_transfer.data.formats import Ratings
 from rec_transfer.keys import named_keys, numpy_generator
-from rec_transfer.types import HeldOut, History, Interactions, Key, Split, TrainingData
+from rec_transfer.types import History, Interactions, Key, Split, TrainingData
 
 
 class ColdStart(NamedTuple):
-    """A platform split by user: ``train`` without the test users, ``test`` with nobody else (rows aligned)."""
+    """A platform split by user: ``train`` without the test users, ``test`` with nobody else (rows aligned).
+
+    ``hidden`` and ``reference`` are two halves of the test users' clicks in each domain.
+    """
 
     train: dict[str, Interactions]
     test: dict[str, Interactions]
-    scored: dict[str, sparse.csr_array]
+    hidden: dict[str, sparse.csr_array]
     reference: dict[str, sparse.csr_array]
 
     def direction(self, source: str, target: str) -> Split:
-        """The experiment "users known in ``source``, new in ``target``".
+        """Return the experiment "users known in ``source``, new in ``target``".
+
+        Their lists are judged by one half of their target clicks, all of the user's items together; ceilings are shown
+        the other half.
 
         Raises:
             ValueError: a domain that is not there, or twice the same.
@@ -30,16 +37,18 @@ class ColdStart(NamedTuple):
         if source == target:
             raise ValueError(f"source and target: got {source!r} twice, expected two domains")
         return Split(
-            TrainingData(self.train[source], self.train[target]),
-            History(self.test[source].counts),
-            self.scored[target],
-            self.reference[target],
-            self.test[source].users,
+            train=TrainingData(self.train[source], self.train[target]),
+            users=self.test[source].users,
+            history=History(self.test[source].counts),
+            hidden=self.hidden[target],
+            known=sparse.csr_array(self.hidden[target].shape, dtype=np.int32),
+            candidates=np.ones(self.hidden[target].shape[1], bool),
+            reference=self.reference[target],
         )
 
 
 def cold_start(interactions: dict[str, Interactions], *, test_users, key: Key) -> ColdStart:
-    """Hide users from training and halve their clicks into a scored and a reference part.
+    """Split a platform by user: hide users from training, and split their clicks into a hidden and a reference half.
 
     Test users leave the training rows of *every* domain, so that one VAE per domain serves all directions and none has
     seen them.
@@ -66,54 +75,45 @@ def cold_start(interactions: dict[str, Interactions], *, test_users, key: Key) -
         raise ValueError(f"test_users: got {missing[:5]} not active in every domain ({len(missing)} in all)")
     test = {name: domain.select(test_users) for name, domain in interactions.items()}
     rng = numpy_generator(keys["halves"])
-    halves = {name: halve(domain.counts, rng) for name, domain in test.items()}
+    halves = {name: split_clicks(domain.counts, rng) for name, domain in test.items()}
     return ColdStart(
         train={name: domain.without(test_users) for name, domain in interactions.items()},
         test=test,
-        scored={name: half[0] for name, half in halves.items()},
+        hidden={name: half[0] for name, half in halves.items()},
         reference={name: half[1] for name, half in halves.items()},
     )
 
 
-def halve(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Deal each user's clicks at random into two halves (the first gets the odd one); they add up to ``counts``."""
+def split_clicks(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Split each user's clicks at random into two halves (the first gets the odd one); they add up to ``counts``."""
     entries = counts.tocoo()
     rows, columns = (np.repeat(where, entries.data.astype(int)) for where in entries.coords)
     order = np.lexsort((rng.random(len(rows)), rows))
     rows, columns = rows[order], columns[order]
-    position = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    first = position % 2 == 0
-
-    def matrix(chosen):
-        ones = (np.ones(chosen.sum(), counts.dtype), (rows[chosen], columns[chosen]))
-        return sparse.csr_array(sparse.coo_array(ones, shape=counts.shape))
-
-    return matrix(first), matrix(~first)
+    first = (np.arange(len(rows)) - np.searchsorted(rows, rows)) % 2 == 0
+    halves = (counts_of(rows[half], columns[half], counts.shape).astype(counts.dtype) for half in (first, ~first))
+    return tuple(halves)
 
 
-def leave_last_out(
-    source: Ratings, target: Ratings, *, tuning_users: int = 0, key: Key | None = None
-) -> tuple[TrainingData, HeldOut]:
-    """Hold out the last row, in the order of the file, of every target user: what may be learned from, and the rows.
+def leave_last_out(source: Ratings, target: Ratings, *, tuning_users: int = 0, key: Key | None = None) -> Split:
+    """Hide the last row, in the order of the file, of every target user.
 
-    Warm: a scorer is given the users' remaining target rows, and their source rows but the last, which is the test of
-    the other direction. Users with one row are held out too, with an empty target history, and are not trained on.
+    The users are warm: a scorer is given their remaining target rows, and their source rows but the last, which is the
+    test of the other direction. Users with one row are asked about too, with an empty target history, and are not
+    trained on. What a user has after the hidden row is neither known nor hidden.
 
     Args:
         source, target: ratings of two domains; equal ids are one person.
         tuning_users: 0 for the test rows. Else so many random users with two training rows or more, whose last
-            *training* row is held out instead: for choosing settings. No test row is then seen by anything.
+            *training* row is hidden instead: for choosing settings. No test row is then seen by anything.
         key: draws the tuning users.
-
-    Returns:
-        The training rows, and the held-out rows: ``known`` are all of a user's target rows up to the one held out.
 
     Raises:
         ValueError: more tuning users than there are, or no key to draw them with.
     """
     left = {"source": _from_end(source), "target": _from_end(target)}
     test = left["target"] == 1
-    trained, held = ~test, test
+    trained, hidden = ~test, test
     if tuning_users:
         possible = np.unique(target.user[left["target"] == 3])  # a third row from the end is a second one to train on
         if key is None or not 0 < tuning_users <= len(possible):
@@ -122,38 +122,23 @@ def leave_last_out(
                 f"{len(possible)} users, and a key to draw them with"
             )
         chosen = numpy_generator(key).permutation(possible)[:tuning_users]
-        held = (left["target"] == 2) & np.isin(target.user, chosen)
-        trained = trained & ~held
+        hidden = (left["target"] == 2) & np.isin(target.user, chosen)
+        trained = trained & ~hidden
     train = TrainingData(_interactions(source, left["source"] > 1), _interactions(target, trained))
-    users = np.unique(target.user[held])
-    ids = target.users[users]
-
-    def history(matrix, names):
-        position = {name: row for row, name in enumerate(names)}
-        where = np.array([position.get(name, -1) for name in ids])
-        picks = sparse.csr_array(
-            (np.ones((where >= 0).sum(), np.int32), (np.flatnonzero(where >= 0), where[where >= 0])),
-            shape=(len(ids), len(names)),
-        )
-        return sparse.csr_array(picks @ matrix)
-
-    seen = _interactions(target, trained | held)
-    return train, HeldOut(
-        ids,
-        history(train.source.counts, train.source.users),
-        history(train.target.counts, train.target.users),
-        np.searchsorted(users, target.user[held]),
-        target.item[held],
-        history(seen.counts, seen.users),
-        np.ones(len(target.items), bool),
+    users = target.users[np.unique(target.user[hidden])]
+    history = History(train.source.rows_of(users), train.target.rows_of(users))
+    return Split(
+        train=train,
+        users=users,
+        history=history,
+        hidden=_interactions(target, hidden).rows_of(users),
+        known=history.target,
+        candidates=np.ones(len(target.items), bool),
     )
 
 
-def hide_users(train: TrainingData, number: int, *, key: Key) -> tuple[TrainingData, HeldOut]:
-    """Make cold users of training users: the target rows of some overlapping ones, held out to choose settings by.
-
-    Returns:
-        The training data without those rows, and the rows: every user's items, all of them known.
+def hide_users(train: TrainingData, number: int, *, key: Key) -> Split:
+    """Make cold users of training users: hide the target rows of some overlapping ones, to choose settings by.
 
     Raises:
         ValueError: fewer overlapping users than that, and one to learn the map from.
@@ -161,29 +146,52 @@ def hide_users(train: TrainingData, number: int, *, key: Key) -> tuple[TrainingD
     shared = train.overlapping_users
     if not 0 < number < len(shared):
         raise ValueError(f"number: got {number}, expected 1 to {len(shared) - 1} of {len(shared)} overlapping users")
-    users = np.sort(numpy_generator(key).permutation(shared)[:number])
-    seen = TrainingData(train.source, train.target.without(users))
-    positives = train.target.select(users).counts
-    user, item = positives.nonzero()
-    candidates = np.asarray(train.target.counts.sum(axis=0)).ravel() > 0
-    return seen, HeldOut(users, train.source.select(users).counts, None, user, item, positives, candidates)
+    return _without_target_rows(train, np.sort(numpy_generator(key).permutation(shared)[:number]))
 
 
-def some_users(held: HeldOut, number: int, *, key: Key) -> HeldOut:
-    """The rows of so many random users of ``held``, or all: for choosing settings in bounded memory.
+def folds(train: TrainingData, number: int = 5, *, key: Key) -> list[Split]:
+    """Split the overlapping users into folds: each is asked about once, by what is learned without its target rows.
+
+    Raises:
+        ValueError: fewer than two folds, or fewer overlapping users than folds.
+    """
+    shared = train.overlapping_users
+    if not 2 <= number <= len(shared):
+        raise ValueError(f"folds: got {number}, expected 2 to {len(shared)}, the number of overlapping users")
+    parts = np.array_split(numpy_generator(key).permutation(shared), number)
+    return [_without_target_rows(train, users, candidates=np.ones(len(train.target.items), bool)) for users in parts]
+
+
+def some_users(split: Split, number: int, *, key: Key) -> Split:
+    """Return the split with so many random users asked about, or all: for choosing settings in bounded memory.
 
     Raises:
         ValueError: no user asked for.
     """
     if number < 1:
         raise ValueError(f"number: got {number}, expected at least 1 user")
-    users = np.sort(numpy_generator(key).permutation(len(held.users))[:number])
-    rows = np.isin(held.user, users)
-    target = None if held.target is None else held.target[users]
-    return held._replace(
-        users=held.users[users], source=held.source[users], target=target, known=held.known[users],
-        user=np.searchsorted(users, held.user[rows]), item=held.item[rows],
-    )  # fmt: skip
+    rows = np.sort(numpy_generator(key).permutation(len(split.users))[:number])
+    source, target = split.history
+    return split._replace(
+        users=split.users[rows],
+        history=History(source[rows], None if target is None else target[rows]),
+        hidden=split.hidden[rows],
+        known=split.known[rows],
+        reference=None if split.reference is None else split.reference[rows],
+    )
+
+
+def _without_target_rows(train, users, candidates=None):
+    """Cold users: their source rows stay in training, their target rows are hidden."""
+    hidden = train.target.select(users).counts
+    return Split(
+        train=TrainingData(train.source, train.target.without(users)),
+        users=users,
+        history=History(train.source.select(users).counts),
+        hidden=hidden,
+        known=sparse.csr_array(hidden.shape, dtype=np.int32),
+        candidates=np.asarray(train.target.counts.sum(axis=0)).ravel() > 0 if candidates is None else candidates,
+    )
 
 
 def _from_end(ratings):
@@ -198,6 +206,5 @@ def _from_end(ratings):
 def _interactions(ratings, chosen):
     """The chosen rows as counts: users with one at least, every item."""
     users, user = np.unique(ratings.user[chosen], return_inverse=True)
-    ones = (np.ones(len(user), np.int32), (user, ratings.item[chosen]))
-    counts = sparse.csr_array(sparse.coo_array(ones, shape=(len(users), len(ratings.items))))
+    counts = counts_of(user, ratings.item[chosen], (len(users), len(ratings.items)))
     return Interactions(ratings.domain, counts, ratings.users[users], ratings.items)

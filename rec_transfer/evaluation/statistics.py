@@ -1,15 +1,21 @@
 """Values per user -> tables with intervals and paired tests."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rec_transfer.keys import key_for, named_keys, numpy_generator
 from rec_transfer.types import Key
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def per_user(values, metric: str):
-    """Frame [users, methods] of one metric, each user averaged over seeds; methods in the order evaluated.
+
+def per_user(values: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return a frame [users, methods] of one metric, each user averaged over seeds; methods in the order evaluated.
 
     Raises:
         ValueError: a metric that was not measured.
@@ -21,14 +27,24 @@ def per_user(values, metric: str):
     return table[list(dict.fromkeys(chosen.method))]
 
 
-def summarise(values, *, key: Key, confidence: float = 0.95):
-    """Mean over users of every method and metric with a bootstrap interval over users (averaged over seeds first).
+def summarise(values: pd.DataFrame, *, key: Key, confidence: float = 0.95) -> pd.DataFrame:
+    """Return the mean of every method and metric with a bootstrap interval over users, averaged over seeds first.
+
+    Args:
+        values: what ``evaluate`` or ``measure`` returns. A value per hidden item (``per="row"``) is averaged over
+            items, and the interval resamples users with all their items.
+        key: resamples users.
+        confidence: of the interval.
 
     Returns:
-        Frame with columns ``method, metric, mean, low, high, seed_spread`` (standard deviation over seeds of the mean).
+        Of values per user a frame ``method, metric, mean, low, high, seed_spread`` (standard deviation over seeds of
+        the mean). Of values per item the columns of ``values`` that name a line (``method``, ``ranking``, ``metric``
+        and any other), then ``rows, mean, low, high``.
     """
     import pandas as pd
 
+    if "row" in values:
+        return _summarise_rows(values, key=key, confidence=confidence)
     rows = []
     for metric in values.metric.unique():
         table = per_user(values, metric)
@@ -39,20 +55,43 @@ def summarise(values, *, key: Key, confidence: float = 0.95):
     return pd.DataFrame(rows, columns=["method", "metric", "mean", "low", "high", "seed_spread"])
 
 
-def bootstrap_interval(values: np.ndarray, *, key: Key, confidence: float = 0.95, resamples: int = 2000):
-    """Percentile bootstrap interval of a mean over users."""
+def _summarise_rows(values, *, key, confidence, resamples=2000):
+    import pandas as pd
+
+    by = [name for name in values if name not in ("user", "row", "seed", "value")]
+    lines, draws = [], {}
+    for names, part in values.groupby(by, sort=False):
+        user, users = pd.factorize(part.user)
+        total, number = np.bincount(user, part.value), np.bincount(user)
+        if len(users) not in draws:  # the same users for every line: intervals of one table go together
+            draws[len(users)] = _resampled_users(len(users), resamples, numpy_generator(key_for(key, "users")))
+        drawn = draws[len(users)]
+        ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+        low, high = np.quantile(drawn @ total / (drawn @ number), ends)
+        rows = len(part) // (part.seed.nunique() if "seed" in part else 1)
+        lines.append((*names, rows, part.value.mean(), low, high))
+    return pd.DataFrame(lines, columns=[*by, "rows", "mean", "low", "high"])
+
+
+def _resampled_users(users, resamples, rng):
+    """How often each user is drawn [resamples, users], as shares."""
+    return rng.multinomial(users, np.full(users, 1 / users), size=resamples) / users
+
+
+def bootstrap_interval(
+    values: np.ndarray, *, key: Key, confidence: float = 0.95, resamples: int = 2000
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a mean over users; NaN values are left out."""
     from scipy.stats import bootstrap
 
     values = values[~np.isnan(values)]
-    result = bootstrap(
-        (values,), np.mean, n_resamples=resamples, confidence_level=confidence, method="percentile",
-        rng=numpy_generator(key),
-    )  # fmt: skip
+    settings = {"n_resamples": resamples, "confidence_level": confidence, "method": "percentile"}
+    result = bootstrap((values,), np.mean, rng=numpy_generator(key), **settings)
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
-    """One method against every other on the same users: mean difference, its interval, and a permutation p-value.
+def paired_tests(values: pd.DataFrame, method: str, *, metric: str = "NDCG@10", key: Key) -> pd.DataFrame:
+    """Test one method against every other on the same users: mean difference, its interval, and a permutation p-value.
 
     The signs of the users' differences are flipped at random (10,000 times, two-sided); ``p_holm`` corrects for the
     number of comparisons made here (Holm 1979).
@@ -73,10 +112,8 @@ def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
     for other in table.columns.drop(method):
         keys = named_keys(key_for(key, other), "interval", "permutation")
         difference = (table[method] - table[other]).to_numpy()
-        test = permutation_test(
-            (difference,), np.mean, permutation_type="samples", n_resamples=9999, vectorized=True,
-            rng=numpy_generator(keys["permutation"]),
-        )  # fmt: skip
+        settings = {"permutation_type": "samples", "n_resamples": 9999, "vectorized": True}
+        test = permutation_test((difference,), np.mean, rng=numpy_generator(keys["permutation"]), **settings)
         rows.append((other, difference.mean(), *bootstrap_interval(difference, key=keys["interval"]), test.pvalue))
     tests = pd.DataFrame(rows, columns=["against", "difference", "low", "high", "p"])
     order = np.argsort(tests.p.to_numpy())
@@ -86,10 +123,16 @@ def paired_tests(values, method: str, *, metric: str = "NDCG@10", key: Key):
 
 
 def share_of_lift(
-    values, *, ceiling: str = "oracle: NDCG@10", floor: str = "popularity", metric: str = "NDCG@10", key: Key,
-    confidence: float = 0.95, resamples: int = 2000,
-):  # fmt: skip
-    r"""How much of what could be gained each method gains: $(m - \text{floor}) / (\text{ceiling} - \text{floor})$.
+    values: pd.DataFrame,
+    *,
+    ceiling: str = "oracle: NDCG@10",
+    floor: str = "popularity",
+    metric: str = "NDCG@10",
+    key: Key,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> pd.DataFrame:
+    r"""Return each method's share of what could be gained: $(m - \text{floor}) / (\text{ceiling} - \text{floor})$.
 
     Means over the same users, each averaged over training seeds first. The interval is from users resampled jointly for
     the three. With a column ``world`` in values the share is the mean over worlds, and each resample draws worlds first
@@ -120,8 +163,7 @@ def share_of_lift(
     for table in tables:
         lift = table[methods].to_numpy() - table[[floor]].to_numpy()
         top = methods.index(ceiling)
-        users = rng.multinomial(len(lift), np.full(len(lift), 1 / len(lift)), size=resamples) / len(lift)
-        means = users @ lift
+        means = _resampled_users(len(lift), resamples, rng) @ lift
         if np.quantile(means[:, top], (1 - confidence) / 2) <= 0:
             return pd.DataFrame({"method": methods, "share": np.nan, "low": np.nan, "high": np.nan})
         points.append(lift.mean(axis=0) / lift[:, top].mean())
@@ -136,8 +178,10 @@ def share_of_lift(
     return pd.DataFrame({"method": methods, "share": np.mean(points, axis=0), "low": low, "high": high})
 
 
-def by_group(values, groups: Mapping, *, metric: str = "NDCG@10", against: str | None = None, key: Key):
-    """Results per group of users (quiet and active, popular and rare taste, ...), as a lead where ``against`` is given.
+def by_group(
+    values: pd.DataFrame, groups: Mapping, *, metric: str = "NDCG@10", against: str | None = None, key: Key
+) -> pd.DataFrame:
+    """Return results per group of users (quiet and active, ...), as a lead where ``against`` is given.
 
     Args:
         values: what ``evaluate`` returns.

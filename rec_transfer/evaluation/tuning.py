@@ -1,13 +1,19 @@
 """Choosing among candidates on the overlapping users, the only ones whose target rows a method may be checked on."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rec_transfer.evaluation import metrics
-from rec_transfer.keys import named_keys, numpy_generator
+from rec_transfer.evaluation import splits
+from rec_transfer.evaluation.metrics import ndcg
+from rec_transfer.keys import named_keys
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Tuned(NamedTuple):
@@ -21,16 +27,19 @@ class Tuned(NamedTuple):
         return self.scorer(history)
 
 
-def cross_validate(candidates: Mapping[str, FitMethod], train: TrainingData, *, key: Key, folds: int = 5):
-    """NDCG@10 of every candidate for every overlapping user, fitted without the target row of that user.
+def cross_validate(
+    candidates: Mapping[str, FitMethod], train: TrainingData, *, key: Key, folds: int = 5
+) -> pd.DataFrame:
+    """Return the NDCG@10 of every candidate for every overlapping user, fitted without the target row of that user.
 
-    The users of a fold lose their target rows and keep their source rows, as cold-start users do; all candidates
-    meet the same folds, the same fitting keys and the same order of ties.
+    The users of a fold lose their target rows and keep their source rows, as cold-start users do. All candidates meet
+    the same folds, the same fitting keys and the same order of ties.
 
     Args:
         candidates: name -> ``fit(train, *, key) -> scorer``.
         train: the training data of one direction.
-        folds: parts that the overlapping users are dealt into.
+        key: splits the users, fits the candidates and breaks ties.
+        folds: parts that the overlapping users are split into.
 
     Returns:
         Frame [overlapping users, candidates].
@@ -42,25 +51,19 @@ def cross_validate(candidates: Mapping[str, FitMethod], train: TrainingData, *, 
 
     if not candidates:
         raise ValueError("candidates: got none, expected at least one")
-    shared = train.overlapping_users
-    if not 2 <= folds <= len(shared):
-        raise ValueError(f"folds: got {folds}, expected 2 to {len(shared)}, the number of overlapping users")
     keys = named_keys(key, "folds", "fit", "ties")
     parts = []
-    for users in np.array_split(numpy_generator(keys["folds"]).permutation(shared), folds):
-        seen = TrainingData(train.source, train.target.without(users))
-        history = History(train.source.select(users).counts)
-        relevant = train.target.select(users).counts.toarray()
-        values = {}
-        for name, fit in candidates.items():
-            ranks = metrics.ranks_of(fit(seen, key=keys["fit"])(history), key=keys["ties"])
-            values[name] = metrics.ndcg_at_k(ranks, relevant, 10)
-        parts.append(pd.DataFrame(values, index=users))
-    return pd.concat(parts).loc[shared]
+    for fold in splits.folds(train, folds, key=keys["folds"]):
+        values = {
+            name: ndcg(fit(fold.train, key=keys["fit"])(fold.history), fold.hidden, key=keys["ties"])
+            for name, fit in candidates.items()
+        }
+        parts.append(pd.DataFrame(values, index=fold.users))
+    return pd.concat(parts).loc[train.overlapping_users]
 
 
 def tuned(candidates: Mapping[str, FitMethod], *, folds: int = 5) -> FitMethod:
-    """The method that cross-validates the candidates, then fits the best (the first of equals) on everything.
+    """Return the method that cross-validates the candidates, then fits the best (the first of equals) on everything.
 
     What it fits is a ``Tuned``: a scorer that shows its choice.
     """

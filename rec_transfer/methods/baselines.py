@@ -43,8 +43,7 @@ def fit_ridge_counts(train: TrainingData, *, key: Key) -> Scorer:
     relevant = paired_target.toarray()
 
     def judge(left_out: np.ndarray) -> float:
-        ranks = metrics.ranks_of(left_out, key=key)
-        return float(np.nanmean(metrics.ndcg_at_k(ranks, relevant, 10)))
+        return float(np.nanmean(metrics.ndcg(left_out, relevant, key=key)))
 
     def fit(form):
         ridge = fit_ridge(form(paired_source).toarray(), form(paired_target).toarray(), judge=judge)

@@ -10,8 +10,8 @@ from rec_transfer.keys import key_for, once_per_key
 from rec_transfer.models.train import dense, posterior, train_vae
 from rec_transfer.models.vae import VAE, VAEConfig
 from rec_transfer.types import (
-    Aligner,
-    FitAligner,
+    DomainMap,
+    FitMap,
     FitMethod,
     Gaussian,
     History,
@@ -29,7 +29,7 @@ class Transfer(NamedTuple):
 
     source: VAE
     target: VAE
-    aligner: Aligner
+    aligner: DomainMap
 
     def believe(self, history: History) -> Gaussian:
         """What the source clicks say of the user's interest in the target domain, and the target's where given."""
@@ -56,7 +56,7 @@ def fused(mapped: Gaussian, own: Gaussian) -> Gaussian:
     return Gaussian((covariance @ shift)[..., 0], covariance)
 
 
-def fit_transfer(train: TrainingData, fit_aligner: FitAligner, source: VAE, target: VAE, *, key: Key) -> Transfer:
+def fit_transfer(train: TrainingData, fit_aligner: FitMap, source: VAE, target: VAE, *, key: Key) -> Transfer:
     """Fit an aligner between two trained VAEs on the overlapping users of ``train``."""
     paired_source, paired_target = train.pairs
     pairs = Pairs(
@@ -92,7 +92,7 @@ def domain_vaes(config: VAEConfig, *, train: Callable | None = None) -> DomainVA
 
 
 def with_aligners(
-    aligners: Mapping[str, FitAligner], *, config: VAEConfig | None = None, vaes: DomainVAEs | None = None
+    aligners: Mapping[str, FitMap], *, config: VAEConfig | None = None, vaes: DomainVAEs | None = None
 ) -> dict[str, FitMethod]:
     """One method per aligner, named as given. All share their VAEs.
 
@@ -108,7 +108,7 @@ def with_aligners(
         raise ValueError(f"config and vaes: got {'neither' if vaes is None else 'both'}, expected one of them")
     models = domain_vaes(config) if vaes is None else vaes
 
-    def method(fit_aligner: FitAligner) -> FitMethod:
+    def method(fit_aligner: FitMap) -> FitMethod:
         def fit(train: TrainingData, *, key: Key) -> Scorer:
             source, target = models(train.source, key=key), models(train.target, key=key)
             return fit_transfer(train, fit_aligner, source, target, key=key_for(key, "aligner"))
@@ -136,7 +136,7 @@ def unknown_user(vaes: DomainVAEs) -> FitMethod:
 def same_user(vaes: DomainVAEs) -> FitMethod:
     """The target VAE shown what the user did in the target: no transfer, hence a ceiling for it.
 
-    ``evaluate`` shows target histories to methods whose name begins with "ceiling". The source is not looked at.
+    ``evaluate(..., ceilings={...})`` shows it the target history. The source is not looked at.
 
     Raises:
         ValueError: by the scorer, for a history without its target part.
@@ -148,8 +148,7 @@ def same_user(vaes: DomainVAEs) -> FitMethod:
         def score(history: History) -> np.ndarray:
             if history.target is None:
                 raise ValueError(
-                    "history.target: got None, expected target counts; evaluate shows them to methods whose name "
-                    'begins with "ceiling"'
+                    "history.target: got None, expected target counts; evaluate shows them to its ceilings alone"
                 )
             return np.asarray(model.decoder(posterior(model, history.target).mean))
 

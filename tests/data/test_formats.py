@@ -43,46 +43,47 @@ def rows_of(interactions):
 
 def test_the_same_private_number_is_another_person_in_the_other_domain(tmp_path):
     result = pair(tmp_path)
-    assert {"10", "11"}.isdisjoint([*result.source.users, *result.target.users])
-    assert {"games:10", "games:11"} <= set(result.source.users)
-    assert {"films:10", "films:11"} <= set(result.target.users)
+    assert {"10", "11"}.isdisjoint([*result.train.source.users, *result.train.target.users])
+    assert {"games:10", "games:11"} <= set(result.train.source.users)
+    assert {"films:10", "films:11"} <= set(result.train.target.users)
     assert result.train.overlapping_users.tolist() == [str(user) for user in range(8)]
 
 
 def test_training_rows_are_the_train_files_rows(tmp_path):
     result = pair(tmp_path)
     films = {(str(user) if user < 10 else f"films:{user}", str(item)) for user, item in FILMS["train"]}
-    assert rows_of(result.target) == films
-    assert set(result.target.counts.data) == {1}
+    assert rows_of(result.train.target) == films
+    assert set(result.train.target.counts.data) == {1}
 
 
 def test_cold_users_bring_their_source_rows_and_no_target_row(tmp_path):
     result = pair(tmp_path)
     for held in (result.valid, result.test):
         assert held.users.tolist() == ["9"]
-        assert held.target is None
-        assert result.source.items[held.source[[0]].indices].tolist() == ["1", "3"]
-    assert "9" in result.source.users
-    assert "9" not in result.target.users
+        assert held.history.target is None
+        assert held.train is result.train
+        assert result.train.source.items[held.history.source[[0]].indices].tolist() == ["1", "3"]
+    assert "9" in result.train.source.users
+    assert "9" not in result.train.target.users
 
 
-def test_held_out_rows_keep_the_order_of_the_file(tmp_path):
-    test = pair(tmp_path).test
-    assert test.user.tolist() == [0, 0]
-    assert test.item.tolist() == [4, 0]  # columns of items 5 and 0
+def test_rows_of_valid_and_test_are_hidden(tmp_path):
+    result = pair(tmp_path)
+    assert sorted(result.valid.hidden[[0]].indices) == [2]
+    assert sorted(result.test.hidden[[0]].indices) == [0, 4]  # columns of items 0 and 5
 
 
 def test_an_item_only_in_test_has_a_column_and_is_no_candidate(tmp_path):
     result = pair(tmp_path)
-    assert result.target.items.tolist() == ["0", "1", "2", "4", "5"]
-    assert result.target.counts[:, [4]].sum() == 0
+    assert result.train.target.items.tolist() == ["0", "1", "2", "4", "5"]
+    assert result.train.target.counts[:, [4]].sum() == 0
     assert result.test.candidates.tolist() == [True, True, True, True, False]
 
 
 def test_the_positives_of_valid_are_known_in_test_and_not_the_other_way_round(tmp_path):
     result = pair(tmp_path)
-    assert sorted(result.valid.known[[0]].indices) == [2]
-    assert sorted(result.test.known[[0]].indices) == [0, 2, 4]
+    assert sorted(result.valid.known[[0]].indices) == []
+    assert sorted(result.test.known[[0]].indices) == [2]
 
 
 def test_whole_holds_the_held_out_rows_too(tmp_path):
@@ -95,7 +96,7 @@ def test_either_domain_may_be_the_target(tmp_path):
     there, back = (
         read_cdrib_pair(write_pair(tmp_path), *names, shared=10) for names in (("games", "films"), ("films", "games"))
     )
-    assert rows_of(there.source) == rows_of(back.target)
+    assert rows_of(there.train.source) == rows_of(back.train.target)
     assert back.test.users.tolist() == ["8"]
 
 
@@ -190,7 +191,7 @@ def test_swapped_columns_of_a_train_file_are_refused(twin, tmp_path):
 def test_a_repeated_row_counts_once_and_is_warned_of(tmp_path):
     with pytest.warns(UserWarning, match=r"train.txt: 2 repeated rows \(same user and item\) merged"):
         result = pair(tmp_path, films=FILMS | {"train": [*FILMS["train"], (0, 4), (0, 4)]})
-    assert result.target.counts.max() == 1
+    assert result.train.target.counts.max() == 1
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -208,12 +209,12 @@ def test_one_domain_twice_is_refused(tmp_path):
 def test_amazon_is_read_as_its_card_says(data_folder):
     folder = data_folder / "amazon-cloth-sport"
     result = read_cdrib_pair(folder, "sport", "cloth", shared=9828)
-    assert result.source.counts.shape == (26346, 12655)
-    assert result.target.counts.shape == (40839, 17943)
-    assert result.target.counts.nnz == 187880
+    assert result.train.source.counts.shape == (26346, 12655)
+    assert result.train.target.counts.shape == (40839, 17943)
+    assert result.train.target.counts.nnz == 187880
     assert len(result.train.overlapping_users) == 7856
-    assert (len(result.test.user), len(result.test.users)) == (3085, 907)
-    assert (len(result.valid.user), len(result.valid.users)) == (3156, 915)
+    assert (result.test.hidden.nnz, len(result.test.users)) == (3085, 907)
+    assert (result.valid.hidden.nnz, len(result.valid.users)) == (3156, 915)
     for shared in (9827, 9829, 20000, 41829):
         with pytest.raises(ValueError, match=f"shared: got {shared}, "):
             read_cdrib_pair(folder, "sport", "cloth", shared=shared)
@@ -367,9 +368,9 @@ def test_a_twin_is_pure_in_its_key(tmp_path):
 def test_a_twin_has_colliding_private_ids_and_cold_users_of_both_domains(twin):
     films = read_cdrib_pair(twin, "games", "films", shared=100)
     games = read_cdrib_pair(twin, "films", "games", shared=100)
-    assert sum(user.startswith("films:") for user in films.target.users) == 80
-    assert [user.split(":")[-1] for user in films.target.users[-80:]] == [
-        user.split(":")[-1] for user in games.target.users[-80:]
+    assert sum(user.startswith("films:") for user in films.train.target.users) == 80
+    assert [user.split(":")[-1] for user in films.train.target.users[-80:]] == [
+        user.split(":")[-1] for user in games.train.target.users[-80:]
     ]
     cold = [set(result.valid.users) | set(result.test.users) for result in (films, games)]
     assert cold == [{str(user) for user in range(90, 100)}, {str(user) for user in range(80, 90)}]

@@ -70,33 +70,33 @@ def test_leaks_that_were_put_there_are_found_and_no_other(twins):
 def test_without_leaks_no_pair_is_left_and_the_rows_stay(twins):
     leaking = twins[1]
     pairs = identical_audiences(*leaking.whole)
-    clean = without_leaks(leaking.train, leaking.test, pairs)
-    columns = np.isin(leaking.source.items, pairs.source_item)
+    clean = without_leaks(leaking.test, pairs).split
+    columns = np.isin(leaking.train.source.items, pairs.source_item)
     assert clean.train.source.counts[:, columns].sum() == 0
-    assert clean.held.source[:, columns].sum() == 0
-    kept = leaking.source.select(clean.train.source.users)
+    assert clean.history.source[:, columns].sum() == 0
+    kept = leaking.train.source.select(clean.train.source.users)
     np.testing.assert_array_equal(clean.train.source.counts[:, ~columns].toarray(), kept.counts[:, ~columns].toarray())
-    assert clean.train.target is leaking.target
-    np.testing.assert_array_equal(clean.held.item, leaking.test.item)
+    assert clean.train.target is leaking.train.target
+    assert clean.hidden is leaking.test.hidden
     assert identical_audiences(clean.train.source, clean.train.target).empty
 
 
 def test_touched_rows_are_those_that_a_pair_gave_away(twins):
     leaking = twins[1]
     pairs = identical_audiences(*leaking.whole)
-    touched = without_leaks(leaking.train, leaking.test, pairs).touched
+    touched = without_leaks(leaking.test, pairs).touched
     partners = set(zip(pairs.source_item, pairs.target_item, strict=True))
     test = leaking.test
     expected = [
         any(
-            (item, leaking.target.items[positive]) in partners
-            for item in leaking.source.items[test.source[[user]].indices]
+            (item, leaking.train.target.items[positive]) in partners
+            for item in leaking.train.source.items[test.history.source[[user]].indices]
         )
-        for user, positive in zip(test.user, test.item, strict=True)
+        for user, positive in zip(*test.hidden.nonzero(), strict=True)
     ]
     assert touched.tolist() == expected
     assert 0 < touched.sum() < len(touched)
-    assert not without_leaks(leaking.train, leaking.test, pairs[:0]).touched.any()
+    assert not without_leaks(leaking.test, pairs[:0]).touched.any()
 
 
 def test_a_training_user_whose_every_row_leaked_is_no_source_user():
@@ -104,9 +104,8 @@ def test_a_training_user_whose_every_row_leaked_is_no_source_user():
     target = domain("t", [[1, 0], [1, 1], [1, 0], [0, 1]], list("abcd"))
     pairs = identical_audiences(source, target)
     assert pairs.source_item.tolist() == ["s0"]
-    _, held = leave_last_out(*ratings())
-    held = held._replace(source=sparse.csr_array((1, 2)), known=held.known[:1], user=np.array([0]), item=np.array([0]))
-    clean = without_leaks(TrainingData(source, target), held, pairs)
+    split = leave_last_out(*ratings())._replace(train=TrainingData(source, target))
+    clean = without_leaks(split, pairs).split
     assert clean.train.source.users.tolist() == ["b", "c", "d"]
 
 
@@ -118,14 +117,14 @@ def ratings():
     return Ratings("x", *ids, *rows), Ratings("y", *ids, *rows)
 
 
-def test_a_held_out_row_that_stands_in_training_is_found():
+def test_a_hidden_row_that_stands_in_training_is_found():
     source, target = ratings()
-    train, held = leave_last_out(source, target)
-    assert rows_in_training(train, held).tolist() == []
-    leaking = TrainingData(train.source, target.interactions)
-    assert rows_in_training(leaking, held).tolist() == [0, 1]
-    stranger = held._replace(users=np.array(["z", "b"]))
-    assert rows_in_training(leaking, stranger).tolist() == [1]
+    split = leave_last_out(source, target)
+    assert rows_in_training(split).tolist() == []
+    leaking = split._replace(train=TrainingData(split.train.source, target.interactions))
+    assert rows_in_training(leaking).tolist() == [0, 1]
+    unknown = leaking._replace(users=np.array(["z", "b"]))
+    assert rows_in_training(unknown).tolist() == [1]
 
 
 def test_amazon_leaks_what_its_card_lists(data_folder):
@@ -137,9 +136,9 @@ def test_amazon_leaks_what_its_card_lists(data_folder):
     pairs = identical_audiences(*pair.whole)
     assert len(pairs) == 804
     assert set(map(tuple, pairs.astype(int).to_numpy())) == set(map(tuple, listed.to_numpy()))
-    clean = without_leaks(pair.train, pair.test, pairs)
+    clean = without_leaks(pair.test, pairs)
     assert 0.12 < clean.touched.mean() < 0.13
-    assert rows_in_training(pair.train, pair.test).tolist() == []
+    assert rows_in_training(pair.test).tolist() == []
 
 
 def test_no_leak_is_found_in_douban(data_folder):
@@ -147,4 +146,4 @@ def test_no_leak_is_found_in_douban(data_folder):
     books, music = (read_ratings(folder / f"douban_{name}" / "ratings.dat", name) for name in ("book", "music"))
     assert identical_audiences(books.interactions, music.interactions).empty
     assert duplicated_users(books.interactions) == duplicated_users(music.interactions) == []
-    assert rows_in_training(*leave_last_out(music, books)).tolist() == []
+    assert rows_in_training(leave_last_out(music, books)).tolist() == []

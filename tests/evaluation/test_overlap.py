@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rec_transfer.evaluation.floors import fit_popularity
-from rec_transfer.evaluation.overlap import FEWEST, Lift, lift_by_overlap, overlap_lift, with_overlap
+from rec_transfer.evaluation.overlap import MIN_USERS, Lift, lift_by_overlap, overlap_lift, with_overlap
 from rec_transfer.evaluation.tuning import cross_validate
 from rec_transfer.keys import named_keys
 from rec_transfer.methods.item_models import emcdr
@@ -55,8 +55,8 @@ def test_popularity_has_no_lift_over_itself(train):
 
 
 def test_a_handful_of_users_is_never_enough():
-    assert not Lift(FEWEST - 1, 0.5, 0.4, 0.6, 3.0).enough
-    assert Lift(FEWEST, 0.5, 0.4, 0.6, 3.0).enough
+    assert not Lift(MIN_USERS - 1, 0.5, 0.4, 0.6, 3.0).enough
+    assert Lift(MIN_USERS, 0.5, 0.4, 0.6, 3.0).enough
     assert str(Lift(19, 0.1, -0.05, 0.2, 33.4)) == (
         "19 overlapping users: lift over popularity +0.100 [-0.050, +0.200]: not shown to pay, recommend popularity "
         "(about 33 users would show such a lift)"
@@ -83,3 +83,12 @@ def test_a_small_overlap_shows_less(train):
     assert not curve[curve.users == 10].enough.any()
     with pytest.raises(ValueError, match=r"sizes: got \[4\], expected 5 to \d+, the number of overlapping users"):
         lift_by_overlap(train, FIT, [4], key=KEY)
+
+
+def test_dropping_takes_both_rows_of_the_others_and_of_nobody_else(split):
+    chosen = split.train.overlapping_users[:5]
+    few = with_overlap(split.train, chosen, drop=True)
+    assert few.overlapping_users.tolist() == chosen.tolist()
+    gone = len(split.train.overlapping_users) - 5
+    assert len(few.source.users) == len(split.train.source.users) - gone
+    assert len(few.target.users) == len(split.train.target.users) - gone

@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from scipy.stats import kstest
 
-from rec_transfer.evaluation import metrics
+from rec_transfer.data.formats import read_cdrib_pair, read_ratings
+from rec_transfer.evaluation import metrics, protocol, ranking
 from rec_transfer.evaluation.floors import fit_popularity, fit_random
-from rec_transfer.evaluation.protocol import compare, evaluate
+from rec_transfer.evaluation.protocol import compare, evaluate, measure
+from rec_transfer.evaluation.ranking import ranks
+from rec_transfer.evaluation.splits import leave_last_out
 from rec_transfer.evaluation.statistics import (
     bootstrap_interval,
     by_group,
@@ -19,6 +23,8 @@ from rec_transfer.evaluation.statistics import (
     share_of_lift,
     summarise,
 )
+from rec_transfer.keys import named_keys
+from rec_transfer.types import History, Interactions, Split, TrainingData
 
 KEY = jax.random.key(0)
 KEYS = list(jax.random.split(KEY, 2))
@@ -50,8 +56,8 @@ def test_there_is_one_row_per_method_seed_user_and_metric(split):
     assert sorted(values.seed.unique()) == [0, 1]
 
 
-def test_values_are_the_metrics_of_the_scored_half(split):
-    relevant = split.scored.toarray() * 1.0
+def test_values_are_the_metrics_of_the_hidden_half(split):
+    relevant = split.hidden.toarray() * 1.0
     values = evaluate({"known": scored_by(relevant), "upside down": scored_by(-relevant)}, split, keys=KEYS[:1])
     by = values.pivot_table(index="method", columns="metric", values="value")
     np.testing.assert_allclose(by.loc["known"], 1.0)
@@ -59,33 +65,46 @@ def test_values_are_the_metrics_of_the_scored_half(split):
     # A fixed order without ties gives the metrics of that very order.
     order = np.random.default_rng(0).permuted(np.tile(np.arange(30.0), (60, 1)), axis=1)
     found = evaluate({"fixed": scored_by(order)}, split, keys=KEYS[:1])
-    expected = metrics.recall_at_k((30 - order).astype(int), relevant, 20)
-    np.testing.assert_allclose(found[found.metric == "Recall@20"].value, expected)
+    places = np.where((relevant > 0) & (order >= 10), 1, 0).sum(axis=1)  # rank 30 - order is at most 20
+    np.testing.assert_allclose(
+        found[found.metric == "Recall@20"].value, places / np.minimum((relevant > 0).sum(axis=1), 20)
+    )
 
 
-def test_target_history_is_shown_to_privileged_rows_alone_and_never_the_scored_half(split):
+def test_target_history_is_shown_to_ceilings_alone_whatever_their_names_and_never_what_is_hidden(split):
     shown = {}
 
     def spying(name):
         def fit(train, *, key):
             def score(history):
                 shown[name] = history
-                return np.zeros(split.scored.shape)
+                return np.zeros(split.hidden.shape)
 
             return score
 
         return fit
 
-    plain = ["ridge", "my oracle", "no ceiling", "Truth", "the truth"]
-    privileged = ["ceiling: same user", "oracle", "oracle (mean)", "truth"]
-    evaluate({name: spying(name) for name in plain + privileged}, split, keys=KEYS[:1])
-    assert [name for name, history in shown.items() if history.target is not None] == privileged
+    methods, ceilings = ["ridge", "ceiling: same user", "oracle", "truth"], ["same user", "ridge, books seen"]
+    evaluate(
+        {name: spying(name) for name in methods},
+        split,
+        keys=KEYS[:1],
+        ceilings={name: spying(name) for name in ceilings},
+    )
+    assert [name for name, history in shown.items() if history.target is not None] == ceilings
     for name, history in shown.items():
         np.testing.assert_array_equal(history.source.toarray(), split.history.source.toarray())
-        if name in privileged:
+        if name in ceilings:
             np.testing.assert_array_equal(history.target.toarray(), split.reference.toarray())
     # The two halves differ, so that the check above could fail.
-    assert not np.array_equal(split.reference.toarray(), split.scored.toarray())
+    assert not np.array_equal(split.reference.toarray(), split.hidden.toarray())
+
+
+def test_ceilings_need_a_reference_and_names_of_their_own(split):
+    with pytest.raises(ValueError, match="ceilings: got some, expected a split with a reference"):
+        evaluate({}, split._replace(reference=None), keys=KEYS, ceilings={"same user": fit_random})
+    with pytest.raises(ValueError, match=r"ceilings: got \['a'\], which are methods too"):
+        evaluate({"a": fit_random}, split, keys=KEYS, ceilings={"a": fit_random})
 
 
 def test_every_method_is_fitted_on_the_training_users_with_one_key_per_seed(split):
@@ -93,7 +112,7 @@ def test_every_method_is_fitted_on_the_training_users_with_one_key_per_seed(spli
 
     def spy(train, *, key):
         fits.append((train, tuple(np.asarray(jax.random.key_data(key)).tolist())))
-        return lambda history: np.zeros(split.scored.shape)
+        return lambda history: np.zeros(split.hidden.shape)
 
     evaluate({"one": spy, "two": spy}, split, keys=KEYS)
     assert all(train is split.train for train, _ in fits)
@@ -110,7 +129,7 @@ def test_evaluation_is_deterministic_in_its_keys(split):
 
 
 def test_scores_of_another_shape_are_refused(split):
-    with pytest.raises(ValueError, match=r"scores of 'short': got shape \(60, 29\), expected \(60, 30\)"):
+    with pytest.raises(ValueError, match=r"short: scores: got shape \(60, 29\), expected \(60, 30\)"):
         evaluate({"short": scored_by(np.zeros((60, 29)))}, split, keys=KEYS)
 
 
@@ -119,6 +138,132 @@ def test_nothing_to_compare_is_refused(split):
         evaluate({}, split, keys=KEYS)
     with pytest.raises(ValueError, match="methods and keys: got 1 and 0, expected at least one of each"):
         evaluate({"random": fit_random}, split, keys=[])
+
+
+# --- every hidden item by itself, among sampled negatives and among all
+
+
+def many(users=400, items=30, each=2, seed=0):
+    """Users with a few hidden and four known items; a user's history is the user's number."""
+    rng = np.random.default_rng(seed)
+    has = np.argsort(rng.random((users, items)), axis=1)
+    hidden, known = np.zeros((users, items), np.int32), np.zeros((users, items), np.int32)
+    np.put_along_axis(hidden, has[:, :each], 1, axis=1)
+    np.put_along_axis(known, has[:, each : each + 4], 1, axis=1)
+    names = np.array([f"u{user}" for user in range(users)])
+    films = Interactions("films", sparse.csr_array(np.arange(1, users + 1)[:, None]), names, np.array(["f"]))
+    books = Interactions("books", sparse.csr_array(known), names, np.arange(items).astype(str))
+    return Split(
+        TrainingData(films, books),
+        names,
+        History(films.counts),
+        sparse.csr_array(hidden),
+        sparse.csr_array(known),
+        np.ones(items, bool),
+    )
+
+
+def scorer(train, *, key):
+    return lambda history: np.sin(np.outer(history.source.toarray()[:, 0], np.arange(1, 31)))
+
+
+def means(values):
+    return values.groupby(["ranking", "metric"]).value.mean()
+
+
+@pytest.mark.parametrize("each", [1, 3])  # a user's other positives tie with the one that is ranked: they are left out
+def test_an_oracle_scores_one(each):
+    split = many(each=each)
+    assert (means(measure(split.hidden.toarray(), split, key=KEY, per="row", negatives=9)) == 1).all()
+
+
+@pytest.mark.parametrize("negatives", [9, 19])
+def test_a_constant_scorer_earns_the_random_score(negatives):
+    split = many(users=3000, each=1)
+    values = measure(np.zeros((3000, 30)), split, key=KEY, per="row", negatives=negatives)
+    for name, places in (("sampled", negatives + 1), ("full", 30 - 4)):
+        truth = {"MRR": np.mean(1 / np.arange(1, places + 1)), "HR@10": min(10, places) / places}
+        truth["NDCG@10"] = np.sum(1 / np.log2(1 + np.arange(1, min(10, places) + 1))) / places
+        for metric, expected in truth.items():
+            part = values[(values.ranking == name) & (values.metric == metric)].value
+            assert abs(part.mean() - expected) <= 4 * part.std() / np.sqrt(len(part)) + 1e-12
+
+
+def test_a_positive_that_is_no_candidate_is_ranked_all_the_same():
+    split = many(users=50)
+    split = split._replace(candidates=np.arange(30) != split.hidden.indices[0])
+    assert (means(measure(split.hidden.toarray(), split, key=KEY, per="row", negatives=9)) == 1).all()
+
+
+@pytest.mark.parametrize("per", ["user", "row"])
+def test_chunks_of_users_change_nothing(per, monkeypatch):
+    split, asked = many(users=50), []
+
+    def listening(train, *, key):
+        return lambda history: asked.append(history.source.shape[0]) or scorer(train, key=key)(history)
+
+    options = {"keys": [KEY], "per": per, "negatives": 9}
+    whole = evaluate({"sine": listening}, split, **options)
+    monkeypatch.setattr(protocol, "BLOCK", 7 * 4 * 30)
+    parts = evaluate({"sine": listening}, split, **options)
+    assert asked == [50] + [7] * 7 + [1]
+    pd.testing.assert_frame_equal(whole, parts)
+    finished = protocol.all_scores(scorer(None, key=None), split.history, 30)
+    ties = named_keys(KEY, "fit", "ties")["ties"]
+    alone = measure(finished.astype(float), split, key=ties, per=per, negatives=9)
+    np.testing.assert_array_equal(alone.value, whole.value)
+
+
+def test_every_method_meets_the_same_negatives_and_another_key_draws_others():
+    split = many(users=200)
+    scores = scorer(None, key=None)(split.history)
+    rank = {"rank": lambda ranked: ranked.rank.astype(float)}
+    options = {"measures": rank, "per": "row", "negatives": 9}
+    first, turned = (measure(sign * scores, split, key=KEY, **options) for sign in (1, -1))
+    np.testing.assert_array_equal(first.value + turned.value, np.where(first.ranking == "sampled", 11, 30 - 5 + 1))
+    other = measure(scores, split, key=jax.random.key(6), **options)
+    differs = first.value != other.value
+    assert differs[first.ranking == "sampled"].any()
+    assert not differs[first.ranking == "full"].any()
+    drawn = ranking.draw_negatives(split, 9, key=KEY)
+    pd.testing.assert_frame_equal(first, measure(scores, split, key=KEY, measures=rank, per="row", drawn=drawn))
+
+
+def test_a_row_is_one_hidden_item_of_its_user():
+    split = many(users=20)
+    values = evaluate({"sine": scorer}, split, keys=[KEY], per="row", negatives=5)
+    assert list(values.columns) == ["method", "seed", "user", "row", "ranking", "metric", "value"]
+    assert len(values) == 40 * 2 * 4
+    part = values[(values.ranking == "full") & (values.metric == "MRR")]
+    assert part.row.tolist() == list(range(40))
+    assert part.user.tolist() == split.users[split.hidden.nonzero()[0]].tolist()
+
+
+def test_a_scorer_is_given_the_target_history_where_the_split_has_one():
+    split, shapes = many(users=20), []
+
+    def ask(train, *, key):
+        def score(history):
+            shapes.append(None if history.target is None else history.target.shape)
+            return np.zeros((history.source.shape[0], 30))
+
+        return score
+
+    for target in (split.known, None):
+        evaluate({"ask": ask}, split._replace(history=History(split.history.source, target)), keys=[KEY])
+    assert shapes == [(20, 30), None]
+
+
+def test_what_cannot_be_measured_is_refused():
+    split = many(users=4)
+    with pytest.raises(ValueError, match=r"scores: got shape \(3, 30\), expected \(4, 30\)"):
+        measure(np.zeros((3, 30)), split, key=KEY)
+    with pytest.raises(ValueError, match="nan: scores: got 120 NaN, expected numbers"):
+        evaluate({"nan": scored_by(np.full((4, 30), np.nan))}, split, keys=[KEY])
+    with pytest.raises(ValueError, match="negatives: got 25, expected at most 24"):
+        measure(np.zeros((4, 30)), split, key=KEY, negatives=25)
+    with pytest.raises(ValueError, match=r'per: got .item., expected "user" or "row"'):
+        measure(np.zeros((4, 30)), split, key=KEY, per="item")
 
 
 # --- tables
@@ -253,7 +398,7 @@ def test_a_method_that_was_not_evaluated_is_refused():
 
 
 def test_compare_ranks_the_methods_and_tests_the_best_ones_lead(split):
-    truth = split.scored.toarray() * 1.0
+    truth = split.hidden.toarray() * 1.0
     methods = {"random": fit_random, "known": scored_by(truth), "popularity": fit_popularity}
     table = compare(methods, split, keys=KEYS)
     assert list(table.columns) == ["method", "mean", "low", "high", "behind", "p_holm"]
@@ -270,7 +415,7 @@ def test_compare_takes_another_metric_and_a_single_method(split):
     table = compare({"popularity": fit_popularity}, split, keys=KEYS[:1], metric="Recall@20")
     assert list(table.columns) == ["method", "mean", "low", "high"]
     scores = fit_popularity(split.train, key=KEY)(split.history)
-    expected = metrics.recall_at_k(metrics.ranks_of(scores, key=KEY), split.scored.toarray(), 20)
+    expected = metrics.recall_at_k(ranks(scores, split.hidden, key=KEY), 20)
     assert table["mean"][0] == pytest.approx(np.nanmean(expected), abs=0.02)  # up to ties
 
 
@@ -363,3 +508,57 @@ def test_users_without_a_label_are_left_out_and_nobody_with_one_is_refused():
         by_group(values, {"nobody": "a"}, key=KEY)
     with pytest.raises(ValueError, match="against: got 'two', expected one of"):
         by_group(values, {0: "a"}, against="two", key=KEY)
+
+
+# --- values of single items
+
+
+def test_the_interval_is_from_users_who_come_with_all_their_rows():
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=60)
+    rows = pd.DataFrame({"user": np.repeat(np.arange(60), 20), "row": np.arange(1200)})
+    rows = rows.assign(method="m", ranking="full", metric="x", value=level[rows.user])
+    table = summarise(rows, key=KEY)
+    assert table.columns.tolist() == ["method", "ranking", "metric", "rows", "mean", "low", "high"]
+    line = table.iloc[0]
+    assert line["mean"] == pytest.approx(level.mean())
+    assert line["rows"] == 1200
+    # 60 independent users, not 1,200 rows: the width is 2 x 1.96 standard errors of a mean of 60.
+    assert line.high - line.low == pytest.approx(2 * 1.96 * level.std() / np.sqrt(60), rel=0.1)
+    again = summarise(pd.concat([rows.assign(seed=seed) for seed in (0, 1)]), key=KEY)  # seeds add no rows
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_users_with_more_rows_weigh_more():
+    rows = pd.DataFrame({"user": ["a", "b", "b", "b"], "row": range(4), "ranking": "full", "metric": "x"})
+    assert summarise(rows.assign(value=[1.0, 0.0, 0.0, 0.0]), key=KEY)["mean"][0] == 0.25
+
+
+# --- the published figures of popularity
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [("sport", "cloth", (3.37, 3.41, 6.74)), ("cloth", "sport", (3.43, 3.58, 7.23))],
+)
+def test_popularity_on_amazon_is_what_the_notes_say(data_folder, source, target, expected):
+    split = read_cdrib_pair(data_folder / "amazon-cloth-sport", source, target, shared=9828).test
+    values = evaluate({"popularity": fit_popularity}, split, keys=[KEY], per="row", negatives=999)
+    sampled = 100 * means(values)["sampled"]
+    for metric, value in zip(("MRR", "NDCG@10", "HR@10"), expected, strict=True):
+        assert sampled[metric] == pytest.approx(value, abs=0.3)  # other negatives, other ties
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"), [("music", "book", (0.4218, 0.2598)), ("book", "music", (0.3397, 0.1863))]
+)
+def test_popularity_on_douban_is_what_the_notes_say(data_folder, source, target, expected):
+    read = {
+        domain: read_ratings(data_folder / "douban-book-music" / f"douban_{domain}" / "ratings.dat", domain)
+        for domain in (source, target)
+    }
+    split = leave_last_out(read[source], read[target])
+    assert split.hidden.nnz == len(split.users) == len(read[target].users)
+    values = evaluate({"popularity": fit_popularity}, split, keys=[KEY], per="row", negatives=99)
+    for metric, value in zip(("HR@10", "NDCG@10"), expected, strict=True):
+        assert means(values)["sampled"][metric] == pytest.approx(value, abs=0.02)

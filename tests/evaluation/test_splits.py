@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from rec_transfer.evaluation.splits import cold_start, halve
-from rec_transfer.types import Interactions
+from rec_transfer.data.formats import Ratings
+from rec_transfer.evaluation.splits import (
+    cold_start,
+    folds,
+    hide_users,
+    leave_last_out,
+    some_users,
+    split_clicks,
+)
+from rec_transfer.types import Interactions, TrainingData
 
 KEY = jax.random.key(0)
 
@@ -38,7 +46,7 @@ def row(interactions, user):
 @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 7)))
 @settings(max_examples=60, deadline=None)
 def test_halves_add_up_and_the_first_gets_the_odd_click(counts):
-    first, second = halve(sparse.csr_array(counts), np.random.default_rng(0))
+    first, second = split_clicks(sparse.csr_array(counts), np.random.default_rng(0))
     np.testing.assert_array_equal(first.toarray() + second.toarray(), counts)
     assert min(first.toarray().min(), second.toarray().min()) >= 0
     surplus = first.toarray().sum(axis=1) - second.toarray().sum(axis=1)
@@ -49,12 +57,12 @@ def test_halving_takes_no_notice_of_the_place_in_the_catalogue():
     # One click on each of six items: every item must land in the first half half of the time.
     rng, repeats = np.random.default_rng(0), 2000
     counts = sparse.csr_array(np.ones((repeats, 6), int))
-    shares = halve(counts, rng)[0].toarray().mean(axis=0)
+    shares = split_clicks(counts, rng)[0].toarray().mean(axis=0)
     assert np.abs(shares - 0.5).max() < 4 * 0.5 / np.sqrt(repeats)
 
 
 def test_repeated_clicks_on_one_item_are_dealt_one_by_one():
-    first, second = halve(sparse.csr_array(np.array([[7, 0], [0, 4]])), np.random.default_rng(0))
+    first, second = split_clicks(sparse.csr_array(np.array([[7, 0], [0, 4]])), np.random.default_rng(0))
     assert first.toarray().tolist() == [[4, 0], [0, 2]]
     assert second.toarray().tolist() == [[3, 0], [0, 2]]
 
@@ -77,7 +85,7 @@ def test_the_rows_of_test_users_are_aligned_in_every_domain():
     for name, test in split.test.items():
         assert test.users.tolist() == ["u1", "u4"]
         assert test.counts.toarray().tolist() == [row(original[name], "u1"), row(original[name], "u4")]
-        total = split.scored[name].toarray() + split.reference[name].toarray()
+        total = split.hidden[name].toarray() + split.reference[name].toarray()
         assert total.tolist() == test.counts.toarray().tolist()
 
 
@@ -88,8 +96,10 @@ def test_a_direction_shows_source_clicks_and_hides_target_clicks():
     assert one.users.tolist() == ["u1", "u4"]
     assert one.history.target is None
     assert one.history.source.toarray().tolist() == split.test["books"].counts.toarray().tolist()
-    assert one.scored is split.scored["music"]
+    assert one.hidden is split.hidden["music"]
     assert one.reference is split.reference["music"]
+    assert one.known.nnz == 0
+    assert one.candidates.all()
     assert not {"u1", "u4"} & {*one.train.source.users, *one.train.target.users}
 
 
@@ -124,8 +134,8 @@ def test_the_split_is_pure_in_its_key():
         cold_start(small_platform(), test_users=["u0", "u1", "u2", "u3"], key=jax.random.key(seed))
         for seed in (1, 1, 2)
     )
-    assert first.scored["music"].toarray().tolist() == again.scored["music"].toarray().tolist()
-    assert first.scored["music"].toarray().tolist() != other.scored["music"].toarray().tolist()
+    assert first.hidden["music"].toarray().tolist() == again.hidden["music"].toarray().tolist()
+    assert first.hidden["music"].toarray().tolist() != other.hidden["music"].toarray().tolist()
 
 
 @pytest.mark.parametrize("number", [0, -1, 6, 7])
@@ -153,3 +163,104 @@ def test_a_direction_between_unknown_or_equal_domains_is_refused(source, target,
     split = cold_start(small_platform(), test_users=2, key=KEY)
     with pytest.raises(ValueError, match=message):
         split.direction(source, target)
+
+
+# --- the last row of every user
+
+
+def ratings(domain, *rows, items=6):
+    user, item = np.array(rows).T
+    users, user = np.unique(user, return_inverse=True)
+    return Ratings(domain, users.astype(str), np.arange(items).astype(str), user, item, np.full(len(rows), 3))
+
+
+# User 3 rates no music, user 4 one book alone, user 5 music alone. Rows of a user need not stand together.
+BOOKS = ratings("book", (1, 5), (1, 0), (2, 3), (1, 2), (2, 1), (3, 0), (3, 1), (3, 2), (4, 4))
+MUSIC = ratings("music", (1, 0), (1, 1), (2, 2), (2, 0), (4, 3), (4, 1), (5, 1), (5, 0), items=4)
+
+
+def seen(counts):
+    return [sorted(counts[[row]].indices.tolist()) for row in range(counts.shape[0])]
+
+
+def test_the_last_row_of_the_file_is_hidden_for_each_user():
+    split = leave_last_out(MUSIC, BOOKS)
+    assert split.users.tolist() == ["1", "2", "3", "4"]
+    assert seen(split.hidden) == [[2], [1], [2], [4]]
+    assert seen(split.history.target) == seen(split.known) == [[0, 5], [3], [0, 1], []]
+    assert split.train.target.users.tolist() == ["1", "2", "3"]  # 4 has nothing left to learn from
+    expected = [[1, 0, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0], [1, 1, 0, 0, 0, 0]]
+    assert split.train.target.counts.toarray().tolist() == expected
+
+
+def test_the_source_side_lacks_its_last_rows_which_are_the_other_directions_test():
+    split = leave_last_out(MUSIC, BOOKS)
+    assert seen(split.history.source) == [[0], [2], [], [3]]
+    assert split.train.source.users.tolist() == ["1", "2", "4", "5"]
+    assert split.train.source.counts.sum() == 4
+
+
+def test_tuning_rows_are_the_last_training_rows_of_chosen_users():
+    split = leave_last_out(MUSIC, BOOKS, tuning_users=2, key=KEY)
+    assert split.users.tolist() == ["1", "3"]  # nobody else has a row left to learn from
+    assert seen(split.hidden) == [[0], [1]]
+    assert seen(split.history.target) == seen(split.known) == [[5], [0]]  # of the test row nothing is known
+    assert split.train.target.users.tolist() == ["1", "2", "3"]
+    expected = [[0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0]]
+    assert split.train.target.counts.toarray().tolist() == expected
+    for arguments in ({"tuning_users": 3, "key": KEY}, {"tuning_users": 1}):
+        with pytest.raises(ValueError, match=r"tuning_users: got .*, expected 1 to 2 users, and a key"):
+            leave_last_out(MUSIC, BOOKS, **arguments)
+
+
+# --- training users made cold
+
+
+def training():
+    platform = small_platform()
+    return TrainingData(platform["films"], platform["books"])
+
+
+@pytest.mark.parametrize("number", [2, 3, 6])
+def test_folds_ask_about_every_overlapping_user_once_without_the_target_row(number):
+    train = training()
+    found = folds(train, number, key=KEY)
+    assert sorted(user for fold in found for user in fold.users) == train.overlapping_users.tolist()
+    for fold in found:
+        assert not set(fold.users) & set(fold.train.target.users)
+        assert fold.train.source is train.source
+        assert len(fold.train.target.users) + len(fold.users) == len(train.target.users)
+        for place, user in enumerate(fold.users):
+            assert fold.hidden.toarray()[place].tolist() == row(train.target, user)
+            assert fold.history.source.toarray()[place].tolist() == row(train.source, user)
+        assert fold.history.target is None
+
+
+@pytest.mark.parametrize("number", [1, 7])
+def test_folds_that_cannot_be_are_refused(number):
+    with pytest.raises(ValueError, match=f"folds: got {number}, expected 2 to 6, the number of overlapping users"):
+        folds(training(), number, key=KEY)
+
+
+def test_hidden_users_are_cold_and_rank_the_items_somebody_has():
+    split = hide_users(training(), 2, key=KEY)
+    assert len(split.users) == 2
+    assert not set(split.users) & set(split.train.target.users)
+    assert set(split.users) <= set(split.train.source.users)
+    np.testing.assert_array_equal(split.candidates, training().target.counts.toarray().sum(axis=0) > 0)
+    for number in (0, 6):
+        with pytest.raises(ValueError, match=f"number: got {number}, expected 1 to 5 of 6 overlapping users"):
+            hide_users(training(), number, key=KEY)
+
+
+def test_some_users_keep_all_that_is_known_of_them():
+    split = cold_start(small_platform(), test_users=4, key=KEY).direction("films", "music")
+    some = some_users(split, 3, key=KEY)
+    at = [split.users.tolist().index(user) for user in some.users]
+    assert len(set(at)) == 3
+    for name in ("hidden", "known", "reference"):
+        np.testing.assert_array_equal(getattr(some, name).toarray(), getattr(split, name).toarray()[at])
+    np.testing.assert_array_equal(some.history.source.toarray(), split.history.source.toarray()[at])
+    assert len(some_users(split, 99, key=KEY).users) == 4
+    with pytest.raises(ValueError, match="number: got 0"):
+        some_users(split, 0, key=KEY)

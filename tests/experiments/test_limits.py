@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from rec_transfer import synthetic
-from rec_transfer.synthetic import oracle
+from rec_transfer.synthetic import oracle, truth
 from rec_transfer.types import History
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def test_with_the_worlds_own_items_and_map_little_is_lost(shares):
 
 
 def test_true_items_score_as_the_world_does_in_coordinates_of_mean_0_and_variance_i(world, split):
-    model = limits.true_items(world)(split.train.source, key=None)
+    model = truth.true_items(world)(split.train.source, key=None)
     rng = np.random.default_rng(1)
     shown = synthetic.shown_interests(world, "films", *rng.normal(size=(2, 20_000, world.config.latent)))
     true = oracle.domain_of(world, "films")
@@ -76,18 +76,9 @@ def test_true_items_score_as_the_world_does_in_coordinates_of_mean_0_and_varianc
     np.testing.assert_allclose(np.cov(own.T), np.eye(own.shape[1]), atol=0.06)
 
 
-def test_fewer_pairs_leave_everybody_else(split):
-    chosen = split.train.overlapping_users[:5]
-    few = limits.only(split, chosen).train
-    assert few.overlapping_users.tolist() == chosen.tolist()
-    gone = len(split.train.overlapping_users) - 5
-    assert len(few.source.users) == len(split.train.source.users) - gone
-    assert len(few.target.users) == len(split.train.target.users) - gone
-
-
 def test_the_true_map_ranks_like_the_oracle(split, world, unchecked):  # it stands in for a learned model
     key = jax.random.key(0)
-    ours = limits.true_map(world)(split.train, key=key)(History(split.history.source))
+    ours = truth.true_map(world)(split.train, key=key)(History(split.history.source))
     oracles = oracle.with_oracle(world)["oracle: NDCG@10"](split.train, key=key)(History(split.history.source))
     agreement = [np.corrcoef(one, other)[0, 1] for one, other in zip(ours, oracles, strict=True)]
     assert np.median(agreement) > 0.98

@@ -60,7 +60,8 @@ def epochs_in(path, monkeypatch):
     copy = shutil.copy(path, path.with_name("copy"))
     with monkeypatch.context() as patch:
         patch.setattr(
-            "rec_transfer.training.long_runs._after_epoch", lambda state, *rest: begun.append(len(state.losses)) or 1 / 0
+            "rec_transfer.training.long_runs._after_epoch",
+            lambda state, *rest: begun.append(len(state.losses)) or 1 / 0,
         )
         with pytest.raises(ZeroDivisionError):
             train(checkpoint=copy)
