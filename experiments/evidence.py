@@ -15,7 +15,7 @@ import jax
 import pandas as pd
 from two_processes import two_at_a_time
 
-from rec_transfer import evaluation, maps, methods, synthetic
+from rec_transfer import evaluation, maps, synthetic
 from rec_transfer.evaluation.splits import cold_start
 from rec_transfer.keys import named_keys, once_per_key
 from rec_transfer.maps import distributions, kernels, linear, networks
@@ -68,11 +68,9 @@ def ladder(world: synthetic.World | None) -> tuple[dict, dict]:
         },
         vaes=vaes,
     )
-    rungs |= both | {
-        "shared latents + process": methods.averaged(both),
-        "ceiling: same user": transfer.same_user(vaes),
-    }
-    return rungs | (oracle.with_oracle(world) if world is not None else {})
+    rungs |= both | {"shared latents + process": ensembles.averaged(both)}
+    rungs |= oracle.with_oracle(world) if world is not None else {}
+    return rungs, {"ceiling: same user": transfer.same_user(vaes)}
 
 
 def cell(kind: str, seed: int, directions) -> pd.DataFrame:

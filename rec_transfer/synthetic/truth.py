@@ -40,8 +40,9 @@ class TruePair(NamedTuple):
 
 
 def true_items(world: World) -> Callable[..., FactorModel]:
-    """Return the world's item vectors as factor models, in coordinates in which users' interests have mean 0 and variance I.
+    """Return the world's item vectors as factor models.
 
+    Their coordinates are those in which users' interests have mean 0 and variance I:
     z = m + L y with m and L L' the moments of 10^5 drawn users; the learned models have such coordinates too.
     """
     config = world.config

@@ -82,6 +82,6 @@ def test_the_tables_are_made_of_the_values_of_users():
 
 
 def test_the_ladder_holds_every_rung():
-    rungs = list(evidence.ladder(None))
+    rungs = [name for part in evidence.ladder(None) for name in part]
     assert rungs[:2] == ["random", "popularity"]
     assert {"item cosine", "ridge", "EASE", "EMCDR", "VAE + ridge map", "shared latents + process"} <= set(rungs)
