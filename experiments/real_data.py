@@ -11,29 +11,29 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
-from ladder import OURS, VAE_RUNG, Chosen, all_scores, choose
+from ladder import OURS, VAE_RUNG, Chosen, choose
 from two_processes import two_at_a_time
 
 from rec_transfer import evaluation
 from rec_transfer.data.datasets import fetch
 from rec_transfer.data.formats import read_cdrib_pair, read_ratings
-from rec_transfer.evaluation import audit, protocols
 from rec_transfer.keys import key_for, named_keys
-from rec_transfer.methods import item_models
-from rec_transfer.types import HeldOut, TrainingData
+from rec_transfer.methods import standardised
+from rec_transfer.types import Split
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("train.txt", "valid.txt", "test.txt")
 SEEDS = 5
 SCORES = 12_000_000  # users x items that settings are chosen by
 HIDDEN = 600  # training users made cold for it, at most
+COLD_MEASURES = {name: evaluation.METRICS[name] for name in ("MRR", "NDCG@10", "HR@10")}  # those of the papers
+WARM_MEASURES = {name: evaluation.METRICS[name] for name in ("NDCG@10", "HR@10")}
 COLUMNS = [
     "dataset", "source", "target", "leaks", "protocol", "selected", "method", "seed", "metric", "value", "low", "high",
 ]  # fmt: skip
@@ -55,19 +55,35 @@ PUBLISHED = pd.DataFrame(
 )
 
 
-def report(cell: "Cell", chosen: Chosen) -> pd.DataFrame:
-    """Every rung and the mixture on test: one line per method, seed, ranking and metric."""
+class Cell(NamedTuple):
+    """One direction of one data set in one state of leaks.
+
+    ``chosen_on`` are the experiments that settings are chosen by, by the name of the selection.
+    """
+
+    where: dict
+    test: Split
+    chosen_on: dict[str, Split]
+    measures: dict
+    negatives: int
+    warm: bool
+    keys: dict
+
+
+def report(cell: Cell, chosen: Chosen) -> pd.DataFrame:
+    """Measure every rung and the mixture on test: one line per method, seed, ranking and metric."""
     seeds = [key_for(cell.keys["test"], str(seed)) for seed in range(SEEDS)]
-    drawn = [protocols.draw_negatives(cell.test, cell.negatives, key=key) for key in seeds]
+    drawn = [evaluation.draw_negatives(cell.test, cell.negatives, key=key) for key in seeds]
     lines = []
 
     def scores_of(method, key):
-        return all_scores(method(cell.train, key=key), cell.test)
+        train, history = cell.test.train, cell.test.history
+        return evaluation.all_scores(method(train, key=key), history, len(train.target.items))
 
     def add(name, seed, scores):
-        options = {"key": seeds[seed], "negatives": cell.negatives, "drawn": drawn[seed]}
-        values = cell.measure(Remembered(scores), cell.test, **options)
-        table = protocols.summarise_rows(values, key=cell.keys["interval"]).rename(columns={"mean": "value"})
+        options = {"key": seeds[seed], "drawn": drawn[seed], "measures": cell.measures, "per": "row"}
+        values = evaluation.measure(scores, cell.test, **options)
+        table = evaluation.summarise(values, key=cell.keys["interval"]).rename(columns={"mean": "value"})
         lines.append(table.assign(method=name, seed=seed))
 
     # One method's scores are there at a time; those that no training seed changes meet every seed's negatives.
@@ -77,46 +93,19 @@ def report(cell: "Cell", chosen: Chosen) -> pd.DataFrame:
             if scores is None or name == VAE_RUNG:
                 scores = scores_of(method, key)
             add(name, seed, scores)
-    fixed = np.zeros(cell.test.known.shape, np.float32)
+    fixed = np.zeros(cell.test.hidden.shape, np.float32)
     for name, (method, weight) in chosen.mixture.items():
         if name != VAE_RUNG:
-            fixed += np.float32(weight) * item_models.standardised(scores_of(method, seeds[0]))
+            fixed += np.float32(weight) * standardised(scores_of(method, seeds[0]))
     for seed, key in enumerate(seeds):
         mixed = fixed
         if VAE_RUNG in chosen.mixture:
             method, weight = chosen.mixture[VAE_RUNG]
-            mixed = fixed + np.float32(weight) * item_models.standardised(scores_of(method, key))
+            mixed = fixed + np.float32(weight) * standardised(scores_of(method, key))
         add(OURS, seed, mixed)
     table = pd.concat(lines, ignore_index=True)
     table["protocol"] = table.ranking.map({"sampled": f"sampled {cell.negatives}", "full": "full"})
     return table
-
-
-class Remembered:
-    """Scores of all held-out users, dealt out in the chunks they are asked for in."""
-
-    def __init__(self, scores):
-        self.scores, self.next = scores, 0
-
-    def __call__(self, history):
-        first, self.next = self.next, self.next + history.source.shape[0]
-        return self.scores[first : self.next]
-
-
-class Cell(NamedTuple):
-    """One direction of one data set in one state of leaks.
-
-    ``held`` is what settings are chosen by: name of the selection -> (what may be learned from, the held-out rows).
-    """
-
-    where: dict
-    train: TrainingData
-    held: dict
-    test: HeldOut
-    measure: Callable
-    negatives: int
-    warm: bool
-    keys: dict
 
 
 def keys_of(source: str, target: str) -> dict:
@@ -130,35 +119,30 @@ def cdrib_cells(folder, source: str, target: str, shared: int, dataset: str):
     """
     keys = keys_of(source, target)
     pair = read_cdrib_pair(folder, source, target, shared=shared)
-    most = max(1, SCORES // len(pair.target.items))
+    most = max(1, SCORES // len(pair.train.target.items))
     number = min(HIDDEN, most, len(pair.train.overlapping_users) // 4)
-    seen, hidden = evaluation.hide_users(pair.train, number, key=keys["hide"])
+    hidden = evaluation.hide_users(pair.train, number, key=keys["hide"])
     valid = evaluation.some_users(pair.valid, most, key=keys["hide"])
-    negatives = min(999, *(protocols.most_negatives(held) for held in (hidden, valid, pair.test)))
-    found = audit.identical_audiences(*pair.whole)
+    negatives = min(999, *(evaluation.most_negatives(split) for split in (hidden, valid, pair.test)))
+    found = evaluation.identical_audiences(*pair.whole)
     where = {"dataset": dataset, "source": source, "target": target}
-    clean = audit.without_leaks(pair.train, pair.test, found)
-    held = {"train": audit.without_leaks(seen, hidden, found)[:2]}
-    yield Cell(
-        where | {"leaks": "without"}, clean.train, held, clean.held, protocols.cold_start_rows, negatives, False, keys
-    )
-    held = {"train": (seen, hidden), "valid": (pair.train, valid)}
-    yield Cell(
-        where | {"leaks": "with"}, pair.train, held, pair.test, protocols.cold_start_rows, negatives, False, keys
-    )
+    options = {"measures": COLD_MEASURES, "negatives": negatives, "warm": False, "keys": keys}
+    clean = {"train": evaluation.without_leaks(hidden, found).split}
+    yield Cell(where | {"leaks": "without"}, evaluation.without_leaks(pair.test, found).split, clean, **options)
+    yield Cell(where | {"leaks": "with"}, pair.test, {"train": hidden, "valid": valid}, **options)
 
 
 def douban_cells(folder, source: str, target: str, dataset: str):
     """One direction of Douban, which has no leaking pair and no published valid rows."""
     keys = keys_of(source, target)
     known, new = (read_ratings(Path(folder) / f"douban_{name}" / "ratings.dat", name) for name in (source, target))
-    leaks = len(audit.identical_audiences(known.interactions, new.interactions))
-    number = min(HIDDEN, int((np.bincount(new.user) >= 3).sum()))  # of two rows left to train on one can be held out
+    leaks = len(evaluation.identical_audiences(known.interactions, new.interactions))
+    number = min(HIDDEN, int((np.bincount(new.user) >= 3).sum()))  # of two rows left to train on one can be hidden
     hidden = evaluation.leave_last_out(known, new, tuning_users=number, key=keys["hide"])
-    train, test = evaluation.leave_last_out(known, new)
     where = {"dataset": dataset, "source": source, "target": target}
     where["leaks"] = "none found" if leaks == 0 else f"{leaks} pairs, kept"
-    yield Cell(where, train, {"train": hidden}, test, protocols.leave_last_rows, 99, True, keys)
+    test = evaluation.leave_last_out(known, new)
+    yield Cell(where, test, {"train": hidden}, WARM_MEASURES, 99, warm=True, keys=keys)
 
 
 def work(task: dict) -> tuple[pd.DataFrame, list, str]:
@@ -166,9 +150,9 @@ def work(task: dict) -> tuple[pd.DataFrame, list, str]:
     start, parts, log = time.perf_counter(), [], []
     cells = cdrib_cells(**task) if "shared" in task else douban_cells(**task)
     for cell in cells:
-        for selected, (train, held) in cell.held.items():
+        for selected, split in cell.chosen_on.items():
             key = key_for(cell.keys["test"], "0")  # on the whole of train, the first seed's VAE serves both
-            chosen = choose(train, held, cell.negatives, cell.warm, fit_key=key, key=cell.keys["choose"])
+            chosen = choose(split, cell.negatives, cell.warm, fit_key=key, key=cell.keys["choose"])
             log += [(*cell.where.values(), selected, *line) for line in chosen.log]
             parts.append(report(cell, chosen).assign(**cell.where, selected=selected))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

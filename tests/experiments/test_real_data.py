@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import real_data
 
+from rec_transfer import evaluation
 from rec_transfer.synthetic import twins
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,13 +169,12 @@ def test_known_data_that_are_not_there_are_named(tmp_path, monkeypatch):
         real_data.tasks_of(argparse.Namespace(folder=None))
 
 
-def test_settings_are_judged_by_the_protocols_metric(tmp_path):
+def test_settings_are_judged_by_the_number_that_is_reported(tmp_path):
     twins.write_cdrib_pair(tmp_path, "films", "books", key=jax.random.key(1), shared=100, private=50)
-    held = real_data.read_cdrib_pair(tmp_path, "films", "books", shared=100).test
-    scores = np.random.default_rng(0).random(held.known.shape).astype(np.float32)
+    split = real_data.read_cdrib_pair(tmp_path, "films", "books", shared=100).test
+    scores = np.random.default_rng(0).integers(0, 9, split.hidden.shape).astype(np.float32)  # with ties
     key = jax.random.key(2)
-    judge = ladder.Judge(held, 50, key=key)
-    values = real_data.protocols.cold_start_rows(real_data.Remembered(scores), held, key=key, negatives=50)
+    drawn = evaluation.draw_negatives(split, 50, key=key)
+    values = evaluation.measure(scores, split, key=key, per="row", drawn=drawn)
     expected = values[(values.ranking == "sampled") & (values.metric == "NDCG@10")].value.mean()
-    assert judge(judge.rows(scores)) == pytest.approx(expected)
-    assert judge(np.zeros((3, 51))) == 0  # of 51 equals the positive is the 26th
+    assert ladder.sampled_ndcg(scores, split, drawn, key=key) == pytest.approx(expected)
