@@ -93,9 +93,10 @@ text: $(STAMP)  ## notebooks as editable text under build/text; `make notebooks`
 	@for book in notebooks/$(ONLY)*.ipynb; do \
 		$(BIN)/jupytext --quiet --to py:percent -o build/text/$$(basename $$book .ipynb).py $$book; done
 
-lint: $(STAMP)  ## ruff: style and formatting
+lint: $(STAMP)  ## ruff: style and formatting; mypy: names, calls and signatures of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy --cache-dir build/mypy
 
 lock:  ## resolve dependencies again: requirements.lock (hashed), requirements.txt (for environment.yml)
 	@test -n "$(UV)" || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv; }

@@ -23,7 +23,7 @@ LONGEST = 40  # lines of a code cell
 EXACT = "nbval-check-output"  # tag of a cell whose stored output `make test` compares
 NBVAL_TAGS = (EXACT, "nbval-ignore-output")
 # What an assert says to those who wrote the notebook, where it should tell its reader what is wrong.
-TO_AUTHORS = r"\bre(?:write|word|phrase)\b|\bthe (?:text|prose|sentence|wording)\b|\bsays? so\b"
+TO_AUTHORS = r"\bre(?:write|word|phrase)\b|\bthe (?:text|prose|sentence|wording)\b|\bsay so\b"
 NEAR = 3  # cells from an equation to the code that computes it
 SECTIONS = ("Fork this", "Exercises", "What to take away", "References", "小结")
 BOLD_LINES = ("**You will be able to**", "**Before this**", "**Time**", "**Reads**")
