@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export REC_TRANSFER_DATA ?= $(wildcard $(abspath ../shared/data))
 
 .DEFAULT_GOAL := help
-.PHONY: help case-study test test-portable unit notebooks-check evidence limits lab notebooks student data real-data bench text lint lock clean
+.PHONY: help case-study quick test test-portable unit notebooks-check evidence limits lab notebooks student data real-data bench text lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,10 +40,15 @@ endif
 case-study: $(STAMP)  ## the case study on the committed data: table, figures, executed notebook (under build/)
 	@$(BIN)/python tools/run_notebooks.py case-study
 
+quick: $(STAMP) lint  ## in a minute: lint, the unit tests that are no slow ones, notebook 00
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests
+	$(NBVAL) notebooks/00_tour.ipynb
+
 test: $(STAMP) unit notebooks-check  ## unit tests with coverage, then every notebook under nbval
 
+# Work is stolen, not dealt: a worker keeps to neighbouring tests, so that what a file sets up is mostly set up once.
 unit: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 
 # One process per notebook file: splitting a notebook over workers breaks its kernel. Where public data are at hand,
 # the notebook that reads them runs once more without.
