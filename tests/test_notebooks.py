@@ -5,7 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
-from notebook_rules import RULES, Book, faults, unsaved
+from notebook_book import Book
+from notebook_rules import RULES, faults, unsaved
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
