@@ -219,6 +219,18 @@ def test_cells_that_run_are_counted():
     assert run_notebooks.code_cells(nbformat.v4.new_notebook(cells=cells)) == 2
 
 
+def test_the_quick_verb_lints_and_leaves_out_slow_tests_and_the_long_one_leaves_out_none():
+    quick, unit = (
+        subprocess.run(["make", "-n", verb], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for verb in ("quick", "unit")
+    )
+    assert '-m "not slow" tests' in quick
+    assert "ruff check ." in quick
+    assert "--nbval-lax" in quick
+    assert quick.rstrip().endswith("notebooks/00_tour.ipynb")
+    assert "slow" not in unit
+
+
 def test_ci_runs_the_verbs_of_the_readme():
     commands = (ROOT / ".ci" / "run").read_text().splitlines()
     assert {"make test", "make lint"} <= {command.strip() for command in commands}
