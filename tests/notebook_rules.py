@@ -18,6 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LARGEST = 1_000_000  # bytes of a notebook
 SLOWEST = 60  # seconds a notebook may take on two cores
+WIDEST = 88  # characters of a code line: what a projector shows
+LONGEST = 40  # lines of a code cell
+EXACT = "nbval-check-output"  # tag of a cell whose stored output `make test` compares
+NBVAL_TAGS = (EXACT, "nbval-ignore-output")
+# What an assert says to those who wrote the notebook, where it should tell its reader what is wrong.
+TO_AUTHORS = r"\bre(?:write|word|phrase)\b|\bthe (?:text|prose|sentence|wording)\b|\bsays? so\b"
 NEAR = 3  # cells from an equation to the code that computes it
 SECTIONS = ("Fork this", "Exercises", "What to take away", "References", "小结")
 BOLD_LINES = ("**You will be able to**", "**Before this**", "**Time**", "**Reads**")
@@ -55,6 +61,17 @@ def checks(cell):
     return [node for node in ast.walk(tree(cell)) if isinstance(node, ast.Assert) or is_testing_call(node)]
 
 
+def messages(cell):
+    """What the cell's checks say where they fail, by line; f-strings and joined strings as they are written."""
+    for node in checks(cell):
+        if isinstance(node, ast.Assert):
+            said = [node.msg] if node.msg else []
+        else:
+            said = [*node.args[2:], *(keyword.value for keyword in node.keywords if keyword.arg == "err_msg")]
+        if said:
+            yield node.lineno, " ".join(map(ast.unparse, said))
+
+
 def printed(cell):
     """Text that a reader sees in the cell's stored outputs: of two forms the HTML, without its markup."""
     for output in cell.outputs:
@@ -90,12 +107,12 @@ def no_stderr(book):
 
 def short_numbers(book):
     for position, cell in book.code():
-        if "NBVAL_CHECK_OUTPUT" in cell.source or "versions" in tags(cell):
+        if {EXACT, "versions"} & set(tags(cell)):
             continue
         numbers = re.findall(r"(?<![\w.])\d+\.\d+(?!\.?\d)", "\n".join(printed(cell)))
         if long := [number for number in numbers if len(number.replace(".", "").strip("0")) > 3]:
             shown = f"{', '.join(long[:4])}{', ...' if len(long) > 4 else ''}"
-            yield f"cell {position} prints {shown}: three significant digits at most (what is exact carries the marker)"
+            yield f"cell {position} prints {shown}: three significant digits at most (or tag what is exact {EXACT})"
 
 
 def no_addresses(book):
@@ -140,7 +157,7 @@ def no_semicolons(book):
 
 def no_skips(book):
     for position, cell in book.code():
-        if "nbval-skip" in tags(cell) or "NBVAL_SKIP" in cell.source:
+        if "nbval-skip" in tags(cell):
             yield f"cell {position} is skipped by make test: let it run; tag nbval-ignore-output if its output varies"
 
 
@@ -150,10 +167,20 @@ def no_interact(book):
             yield f"cell {position} calls {found[0]}...), which nbval cannot compare: a bare slider beside a figure"
 
 
-def markers_alone(book):
+def exact_by_tag(book):
     for position, cell in book.code():
-        if "NBVAL_" in cell.source and not cell.source.startswith("# NBVAL_CHECK_OUTPUT\n"):
-            yield f"cell {position}: `# NBVAL_CHECK_OUTPUT` stands alone on the first line, or nbval misses it"
+        if "NBVAL_" in cell.source:
+            yield f"cell {position} holds an NBVAL_ comment: the tag {EXACT} says the same without a line of code"
+        for tag in tags(cell):
+            if tag.startswith("nbval-") and tag not in (*NBVAL_TAGS, "nbval-skip"):
+                yield f"cell {position} is tagged {tag}, which nbval does not know: one of {', '.join(NBVAL_TAGS)}"
+
+
+def no_format_switches(book):
+    for position, cell in book.code():
+        found = re.search(r"#\s*(fmt:|noqa)", cell.source)
+        if found and "hide-input" not in tags(cell):
+            yield f"cell {position} holds `{found[0]}`: write what the formatter leaves alone, or name its parts"
 
 
 def figures_kept(book):
@@ -173,6 +200,40 @@ def saved_figures(cell):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "plotting.save":
             name = node.args[1] if len(node.args) > 1 else None
             yield name.value if isinstance(name, ast.Constant) else None
+
+
+# What fits a projector
+
+
+def short_lines(book):
+    for position, cell in book.code():
+        for number, line in enumerate(cell.source.splitlines(), start=1):
+            if len(line) > WIDEST:
+                yield f"cell {position}, line {number} has {len(line)} characters, more than {WIDEST}"
+
+
+def short_cells(book):
+    for position, cell in book.code():
+        if (lines := len(cell.source.splitlines())) > LONGEST:
+            yield f"cell {position} has {lines} lines, more than {LONGEST}: split it, or fold away what is not the idea"
+
+
+def one_check_in_sight(book):
+    for position, cell in book.code():
+        if not {"hide-input", "self-check", "solution"} & set(tags(cell)) and len(checks(cell)) > 1:
+            lines = ", ".join(map(str, sorted(node.lineno for node in checks(cell))))
+            yield (
+                f"cell {position} checks in lines {lines}: one check in sight, the others go to a cell after it, "
+                "tagged hide-input, with the metadata jupyter.source_hidden"
+            )
+
+
+def hidden_is_folded(book):
+    for position, cell in book.code():
+        tagged, folded = "hide-input" in tags(cell), bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+        if tagged != folded and "solution" not in tags(cell):
+            lacks = "the metadata jupyter.source_hidden" if tagged else "the tag hide-input"
+            yield f"cell {position} lacks {lacks}: pages and JupyterLab fold the same cells"
 
 
 # Layout
@@ -240,6 +301,13 @@ def asserts_explain(book):
                 yield f"cell {position}, line {node.lineno}: an assert needs a message that says what is wrong"
 
 
+def speaks_to_readers(book):
+    for position, cell in book.code():
+        for line, text in messages(cell):
+            if found := re.search(TO_AUTHORS, text, re.IGNORECASE):
+                yield f'cell {position}, line {line} says "{found[0]}" to its authors: say what is wrong and what came'
+
+
 def exercises(book):
     try:
         numbers = [exercise.number for exercise in find_exercises(book.notebook, book.name)]
@@ -278,9 +346,10 @@ def equations_checked(book):
 
 RULES = [
     counted, no_errors, no_stderr, short_numbers, no_addresses, no_machine_paths, small_file,
-    plain_python, no_semicolons, no_skips, no_interact, markers_alone, figures_kept,
+    plain_python, no_semicolons, no_skips, no_interact, exact_by_tag, no_format_switches, figures_kept,
+    short_lines, short_cells, one_check_in_sight, hidden_is_folded,
     titled, bold_lines, timed, symbol_table, set_up, sections, versions_last,
-    checked, asserts_explain, exercises, equations_numbered, equations_checked,
+    checked, asserts_explain, speaks_to_readers, exercises, equations_numbered, equations_checked,
 ]  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def small():
         new_markdown_cell(EQUATION),
         code(CHECK, outputs=[shows("a 0.123 or 1,234 or 1.2.3456 or 100.000"), shows("QUJD", "image/png"), table]),
         new_markdown_cell("## Fork this"),
-        code("# NBVAL_CHECK_OUTPUT\nprint(1.23456)", outputs=[new_output("stream", name="stdout", text="1.23456")]),
+        code("print(1.23456)", "nbval-check-output", outputs=[new_output("stream", name="stdout", text="1.23456")]),
     ]
     for number in (1, 2, 3):
         cells += [
@@ -103,6 +103,8 @@ def counted_as(position, count):
 
 HTML = "<style>a {width: 1.2345em}</style><td width=1.2345>0.1234</td>"
 PATH = "\x1b[32m" + "/".join(["", "home", "ann", "x.png"])  # put together here, as no file may hold such a path
+TWO_CHECKS = "np.testing.assert_equal(plot(), 1)\n"
+FOLDED = {"jupyter": {"source_hidden": True}}
 BREAKS = [
     ("counted", counted_as(COMPUTED, None), "counts are [1, None, 3"),
     ("counted", counted_as(LAST, 20), "not 1 to 10"),
@@ -120,14 +122,21 @@ BREAKS = [
     ("plain_python", source(FORK, "print(1.23456)", "!ls"), "not Python"),
     ("no_semicolons", source(COMPUTED, "plt.show()", "plt.show();"), "has a semicolon"),
     ("no_skips", tagged(FORK, "nbval-skip"), "is skipped"),
-    ("no_skips", source(SETUP, "import", "# NBVAL_SKIP\nimport"), "is skipped"),
     ("no_interact", source(COMPUTED, "plot()", "widgets.interact(plot)"), "calls interact("),
-    ("markers_alone", source(FORK, "OUTPUT", "OUTPUT: exact"), "stands alone"),
-    ("markers_alone", source(FORK, "# NBVAL", "pass\n# NBVAL"), "stands alone"),
+    ("exact_by_tag", source(FORK, "print", "# NBVAL_CHECK_OUTPUT\nprint"), "holds an NBVAL_ comment"),
+    ("exact_by_tag", source(SETUP, "import", "# NBVAL_SKIP\nimport"), "holds an NBVAL_ comment"),
+    ("exact_by_tag", tagged(FORK, "nbval-check-outputs"), "which nbval does not know"),
+    ("no_format_switches", source(FORK, "print(1.23456)", "print(1.23456)  # fmt: skip"), "holds `# fmt:`"),
+    ("no_format_switches", source(SETUP, "numpy as np", "numpy as np  #noqa"), "holds `#noqa`"),
     ("figures_kept", source(COMPUTED, "plt.show()", "pass"), "without plt.show()"),
     ("figures_kept", source(COMPUTED, "09_maps", "09_other"), "09_other.png is missing"),
     ("figures_kept", source(COMPUTED, '"09_maps"', "name"), "literal name"),
     ("figures_kept", source(COMPUTED, "09_maps", "maps"), 'starts with "09_"'),
+    ("short_lines", source(COMPUTED, "plot()", f"plot({'a' * 75})"), "line 1 has 90 characters, more than 88"),
+    ("short_cells", source(SETUP, "import numpy as np", "\n".join(["pass"] * 41)), "has 41 lines, more than 40"),
+    ("one_check_in_sight", source(COMPUTED, "plot()", TWO_CHECKS), "checks in lines 1, 5: one check"),
+    ("hidden_is_folded", tagged(FORK, "hide-input"), "lacks the metadata jupyter.source_hidden"),
+    ("hidden_is_folded", lambda cells: cells[FORK].metadata.update(FOLDED), "lacks the tag hide-input"),
     ("titled", source(0, "09 ·", "9:"), "the title `# 09 · ...`"),
     ("bold_lines", source(0, "**Before this**", "Before"), "no line **Before this**"),
     ("bold_lines", source(0, "**Time**", "**Reads** **Time**"), "in this order"),
@@ -143,6 +152,11 @@ BREAKS = [
     ("versions_last", lambda cells: cells.append(new_markdown_cell("More.")), "tagged versions"),
     ("checked", source(COMPUTED, 'assert True, "the two differ"', "pass"), "no assert outside the exercises"),
     ("asserts_explain", source(COMPUTED, ', "the two differ"', ""), "line 4: an assert needs a message"),
+    ("speaks_to_readers", source(COMPUTED, "the two differ", "they differ: rewrite the text"), 'says "rewrite"'),
+    ("speaks_to_readers", source(COMPUTED, "the two differ", "it should be narrow: the text says"), '"the text"'),
+    ("speaks_to_readers", source(COMPUTED, "the two differ", "the check should say so"), 'says "say so"'),
+    ("speaks_to_readers", source(COMPUTED, "plot()", "np.testing.assert_equal(1, 2, 'reword')"), "line 1 says"),
+    ("speaks_to_readers", source(SELF_CHECK, "expected 1", "rewrite the text"), 'says "rewrite"'),
     ("exercises", tagged(SELF_CHECK), "no code cell tagged `self-check`"),
     ("exercises", source(SOLUTION - 1, "Exercise 1", "Exercise 4"), "numbered [4, 2, 3]"),
     ("exercises", lambda cells: cells.__delitem__(slice(12, 15)), "numbered [1, 2]"),
@@ -162,8 +176,25 @@ def test_a_good_notebook_keeps_every_rule():
     assert faults(book_of(with_testing)) == []
     teaching = small()
     output(FORK, new_output("error", ename="KeyError", evalue="", traceback=[]))(teaching.cells)
-    tagged(FORK, "raises-exception")(teaching.cells)
+    tagged(FORK, "raises-exception", "nbval-check-output")(teaching.cells)
     assert faults(book_of(teaching)) == []
+
+
+def test_checks_that_are_folded_away_may_be_many_and_folded_solutions_need_no_tag():
+    folded = small()
+    more = code("\n".join(f'assert {number}, "zero"  # noqa' for number in (1, 2, 3)), "hide-input")
+    more.metadata.update(FOLDED)
+    folded.cells.insert(COMPUTED + 1, more)
+    folded.cells[SOLUTION + 1].metadata.update(FOLDED)
+    for count, cell in enumerate((cell for cell in folded.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = count
+    assert faults(book_of(folded)) == []
+
+
+def test_widest_line_and_longest_cell_pass():
+    full = small()
+    source(SETUP, "import numpy as np", "\n".join(["#" * 88] * 40))(full.cells)
+    assert faults(book_of(full)) == []
 
 
 @pytest.mark.parametrize(("name", "spoil", "fault"), BREAKS)
