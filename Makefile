@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export REC_TRANSFER_DATA ?= $(wildcard $(abspath ../shared/data))
 
 .DEFAULT_GOAL := help
-.PHONY: help case-study test test-portable unit notebooks-check evidence limits lab notebooks student data real-data bench text lint lock clean
+.PHONY: help case-study quick test test-portable unit notebooks-check evidence limits lab notebooks student data real-data bench text lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,24 +25,30 @@ help:  ## this list
 # its newest release instead of the one pinned as `coverage`, and refuse that for want of a hash.
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python >= 3.11 is needed, {v[0]}.{v[1]} found: make PYTHON=/path/to/python3.11")'
+	@echo "setting up .venv from requirements.lock: about 90 s, once"
 ifneq ($(UV),)
-	uv venv --quiet --clear --python $(PYTHON) .venv
-	uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@uv venv --quiet --clear --python $(PYTHON) .venv
+	@uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@uv pip install --quiet --python $(BIN)/python --no-deps -e .
 else
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 endif
 	@touch $@
 
 case-study: $(STAMP)  ## the case study on the committed data: table, figures, executed notebook (under build/)
 	@$(BIN)/python tools/run_notebooks.py case-study
 
+quick: $(STAMP) lint  ## in a minute: lint, the unit tests that are no slow ones, notebook 00
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" tests
+	$(NBVAL) notebooks/00_tour.ipynb
+
 test: $(STAMP) unit notebooks-check  ## unit tests with coverage, then every notebook under nbval
 
+# Work is stolen, not dealt: a worker keeps to neighbouring tests, so that what a file sets up is mostly set up once.
 unit: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 
 # One process per notebook file: splitting a notebook over workers breaks its kernel. Where public data are at hand,
 # the notebook that reads them runs once more without.
@@ -93,9 +99,10 @@ text: $(STAMP)  ## notebooks as editable text under build/text; `make notebooks`
 	@for book in notebooks/$(ONLY)*.ipynb; do \
 		$(BIN)/jupytext --quiet --to py:percent -o build/text/$$(basename $$book .ipynb).py $$book; done
 
-lint: $(STAMP)  ## ruff: style and formatting
+lint: $(STAMP)  ## ruff: style and formatting; mypy: names, calls and signatures of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy --cache-dir build/mypy
 
 lock:  ## resolve dependencies again: requirements.lock (hashed), requirements.txt (for environment.yml)
 	@test -n "$(UV)" || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet uv; }

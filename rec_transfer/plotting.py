@@ -3,12 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from numpy.typing import ArrayLike
+
 # Okabe and Ito (2008): eight colours that stay apart under the common colour-vision deficiencies.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "figure.figsize": (6.4, 3.6),
     "figure.constrained_layout.use": True,
@@ -30,7 +38,7 @@ def use_style() -> None:
     mpl.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=COLOURS)})
 
 
-def save(figure, name: str) -> Path:
+def save(figure: "Figure", name: str) -> Path:
     """Write a figure as PNG to the folder that ``REC_TRANSFER_FIGURES`` names, else ``build/figures``."""
     folder = Path(os.environ.get("REC_TRANSFER_FIGURES", "../build/figures"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,10 +47,18 @@ def save(figure, name: str) -> Path:
     return path
 
 
-def intervals(axes, names: Sequence[str], means, lows, highs, *, colours: Mapping[str, str] | None = None):
+def intervals(
+    axes: "Axes",
+    names: Sequence[str],
+    means: "ArrayLike",
+    lows: "ArrayLike",
+    highs: "ArrayLike",
+    *,
+    colours: Mapping[str, str] | None = None,
+) -> "Axes":
     """One dot with its interval per name, the first at the top."""
     heights = np.arange(len(names))[::-1]
-    for height, name, mean, low, high in zip(heights, names, means, lows, highs, strict=True):
+    for height, name, mean, low, high in zip(heights, names, *map(np.asarray, (means, lows, highs)), strict=True):
         colour = (colours or {}).get(name, COLOURS[0])
         axes.plot([low, high], [height, height], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(mean, height, "o", color=colour)
@@ -52,7 +68,9 @@ def intervals(axes, names: Sequence[str], means, lows, highs, *, colours: Mappin
     return axes
 
 
-def groups(axes, labels: Sequence[str], series: Mapping[str, tuple], *, colours: Mapping[str, str] | None = None):
+def groups(
+    axes: "Axes", labels: Sequence[str], series: Mapping[str, tuple], *, colours: Mapping[str, str] | None = None
+) -> "Axes":
     """Means with intervals per group, one line per name: ``name -> (means, lows, highs)``, slightly apart."""
     positions = np.arange(len(labels))
     for number, (name, (means, lows, highs)) in enumerate(series.items()):
@@ -66,9 +84,11 @@ def groups(axes, labels: Sequence[str], series: Mapping[str, tuple], *, colours:
     return axes
 
 
-def scatter(axes, points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None):
+def scatter(
+    axes: "Axes", points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None
+) -> "PathCollection":
     """Points [n, 2], coloured by a number per point where one is given; equal units on both axes."""
-    colours = {} if colour_by is None else {"c": colour_by, "cmap": "cividis"}
+    colours: dict[str, Any] = {} if colour_by is None else {"c": colour_by, "cmap": "cividis"}
     drawn = axes.scatter(points[:, 0], points[:, 1], s=10, alpha=0.8, label=label, **colours)
     axes.set_aspect("equal", "datalim")
     axes.set_xticks([])
@@ -76,7 +96,14 @@ def scatter(axes, points: np.ndarray, *, colour_by: np.ndarray | None = None, la
     return drawn
 
 
-def curves(axes, series: Mapping[str, np.ndarray], *, x=None, xlabel: str = "epoch", ylabel: str = "nats per user"):
+def curves(
+    axes: "Axes",
+    series: Mapping[str, np.ndarray],
+    *,
+    x: "ArrayLike | None" = None,
+    xlabel: str = "epoch",
+    ylabel: str = "nats per user",
+) -> "Axes":
     """One line per name over epochs (or over ``x``)."""
     for name, values in series.items():
         axes.plot(np.arange(1, len(values) + 1) if x is None else x, values, label=name)
@@ -86,10 +113,10 @@ def curves(axes, series: Mapping[str, np.ndarray], *, x=None, xlabel: str = "epo
     return axes
 
 
-def matrix(axes, values: np.ndarray, *, rows: str, columns: str, symmetric: bool = True):
+def matrix(axes: "Axes", values: np.ndarray, *, rows: str, columns: str, symmetric: bool = True) -> "AxesImage":
     """A matrix as an image; a symmetric scale puts white at zero."""
     limit = np.nanmax(np.abs(values))
-    colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if symmetric else {"cmap": "cividis"}
+    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if symmetric else {"cmap": "cividis"}
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **colours)
     axes.set_ylabel(rows)
     axes.set_xlabel(columns)

@@ -21,6 +21,19 @@ from rec_transfer.maps.linear import fit_ridge_map  # noqa: E402
 from rec_transfer.methods import transfer  # noqa: E402
 from rec_transfer.models import vae  # noqa: E402
 
+# Folders and files whose tests take seconds each: processes, kernels, whole experiments. `make quick` leaves them out,
+# and the single tests marked slow elsewhere; `make test` runs everything.
+SLOW = frozenset({
+    "experiments", "training", "test_benchmarks.py", "test_conformance.py", "test_distributions.py",
+    "test_sampled_softmax.py", "test_sparse_training.py", "test_student_copies.py", "test_your_own_data.py",
+})  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW.intersection(item.path.relative_to(Path(__file__).parent).parts):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def unchecked():
@@ -80,6 +93,14 @@ def vaes(split, vae_config):
         models.train_vae(domain.counts, key=jax.random.key(14), config=vae_config).model
         for domain in (split.train.source, split.train.target)
     )
+
+
+@pytest.fixture(scope="session")
+def ceiling(world, split):
+    """The oracle as a method for the test users of ``split``: their scores are drawn once, which takes seconds."""
+    fit = synthetic.with_oracle(world)["oracle: NDCG@10"]
+    scores = fit(split.train, key=jax.random.key(16))(split.history)
+    return lambda train, *, key: lambda history: scores
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md asks of a stored notebook, one small rule each.
+"""What CONTRIBUTING.md asks of a stored notebook, one small rule each; those on its order are in ``notebook_layout``.
 
 A rule takes a ``Book`` and yields a line for every fault, which says how to mend it.
 """
@@ -7,80 +7,31 @@ import ast
 import io
 import re
 import tokenize
-from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
-from student_copies import MalformedNotebook, find_exercises, headings, tags
-
-ROOT = Path(__file__).resolve().parent.parent
-
+from notebook_book import checks, messages, printed, saved_figures, tree
+from notebook_layout import (
+    bold_lines,
+    checked,
+    equations_checked,
+    equations_numbered,
+    exercises,
+    sections,
+    set_up,
+    symbol_table,
+    timed,
+    titled,
+    versions_last,
+)
+from student_copies import tags
 
 LARGEST = 1_000_000  # bytes of a notebook
-SLOWEST = 60  # seconds a notebook may take on two cores
 WIDEST = 88  # characters of a code line: what a projector shows
 LONGEST = 40  # lines of a code cell
 EXACT = "nbval-check-output"  # tag of a cell whose stored output `make test` compares
 NBVAL_TAGS = (EXACT, "nbval-ignore-output")
 # What an assert says to those who wrote the notebook, where it should tell its reader what is wrong.
-TO_AUTHORS = r"\bre(?:write|word|phrase)\b|\bthe (?:text|prose|sentence|wording)\b|\bsays? so\b"
-NEAR = 3  # cells from an equation to the code that computes it
-SECTIONS = ("Fork this", "Exercises", "What to take away", "References", "小结")
-BOLD_LINES = ("**You will be able to**", "**Before this**", "**Time**", "**Reads**")
-
-
-class Book(NamedTuple):
-    name: str  # of the file
-    notebook: nbformat.NotebookNode
-    figures: frozenset[str]  # names of the files in figures/
-
-    @property
-    def number(self) -> int:
-        return int(self.name[:2])
-
-    def code(self):
-        return [(position, cell) for position, cell in enumerate(self.notebook.cells) if cell.cell_type == "code"]
-
-    def markdown(self):
-        return [(position, cell) for position, cell in enumerate(self.notebook.cells) if cell.cell_type == "markdown"]
-
-
-def tree(cell):
-    """The cell's syntax; empty where it is not Python, which ``plain_python`` reports."""
-    try:
-        return ast.parse(cell.source)
-    except SyntaxError:
-        return ast.parse("")
-
-
-def is_testing_call(node):
-    return isinstance(node, ast.Call) and re.fullmatch(r"(np|numpy)\.testing\.assert_\w+", ast.unparse(node.func))
-
-
-def checks(cell):
-    return [node for node in ast.walk(tree(cell)) if isinstance(node, ast.Assert) or is_testing_call(node)]
-
-
-def messages(cell):
-    """What the cell's checks say where they fail, by line; f-strings and joined strings as they are written."""
-    for node in checks(cell):
-        if isinstance(node, ast.Assert):
-            said = [node.msg] if node.msg else []
-        else:
-            said = [*node.args[2:], *(keyword.value for keyword in node.keywords if keyword.arg == "err_msg")]
-        if said:
-            yield node.lineno, " ".join(map(ast.unparse, said))
-
-
-def printed(cell):
-    """Text that a reader sees in the cell's stored outputs: of two forms the HTML, without its markup."""
-    for output in cell.outputs:
-        shown = output.get("data", {})
-        if "text/html" in shown:
-            yield re.sub(r"<[^<>]+>", " ", re.sub(r"(?s)<style.*?</style>", "", shown["text/html"]))
-        else:
-            text = shown.get("text/plain", output.get("text", "\n".join(output.get("traceback", []))))
-            yield re.sub(r"\x1b\[[\d;]*m", "", text)  # colours
+TO_AUTHORS = r"\bre(?:write|word|phrase)\b|\bthe (?:text|prose|sentence|wording)\b|\bsay so\b"
 
 
 # Outputs
@@ -194,14 +145,6 @@ def figures_kept(book):
                 yield f"cell {position} saves {name}, figures/{name}.png is missing: run make notebooks and add it"
 
 
-def saved_figures(cell):
-    """Names that the cell hands to ``plotting.save``; None for what is not a literal string."""
-    for node in ast.walk(tree(cell)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "plotting.save":
-            name = node.args[1] if len(node.args) > 1 else None
-            yield name.value if isinstance(name, ast.Constant) else None
-
-
 # What fits a projector
 
 
@@ -236,62 +179,7 @@ def hidden_is_folded(book):
             yield f"cell {position} lacks {lacks}: pages and JupyterLab fold the same cells"
 
 
-# Layout
-
-
-def titled(book):
-    if not re.match(rf"# {book.name[:2]} · \S", book.notebook.cells[0].source):
-        yield f"the first cell starts with the title `# {book.name[:2]} · ...`"
-
-
-def bold_lines(book):
-    found = [book.notebook.cells[0].source.find(line) for line in BOLD_LINES]
-    for line, place in zip(BOLD_LINES, found, strict=True):
-        if place < 0:
-            yield f"the first cell has no line {line}"
-    if found != sorted(found):
-        yield f"the bold lines of the first cell stand in this order: {', '.join(BOLD_LINES)}"
-
-
-def timed(book):
-    found = re.search(r"\*\*Time\*\*: under (\d+) s on two CPU cores", book.notebook.cells[0].source)
-    if not found:
-        yield "the first cell gives no measured time: write `**Time**: ·`, make notebooks fills it in"
-    elif int(found[1]) > SLOWEST:
-        yield f"takes {found[1]} s, more than {SLOWEST}: fewer users, items, epochs or seeds"
-
-
-def symbol_table(book):
-    head, row = r"\| symbol \| meaning \| in code \|\n\|[-| :]+\|", r"\|.*\$.*\|.*\|.*\|"
-    if not re.search(rf"(?m)^{head}\n{row}$", book.notebook.cells[0].source):
-        yield "the first cell ends with the table `| symbol | meaning | in code |`, with a symbol in it"
-
-
-def set_up(book):
-    tagged = [position for position, cell in book.code() if "setup" in tags(cell)]
-    if tagged != [position for position, _ in book.code()][:1]:
-        yield f"the first code cell, and no other, is tagged setup; tagged are the cells {tagged}"
-
-
-def sections(book):
-    found = [text for _, cell in book.markdown() for level, text in headings(cell.source) if level == 2]
-    starts = [next((i for i, text in enumerate(found) if text.startswith(section)), None) for section in SECTIONS]
-    for section, start in zip(SECTIONS, starts, strict=True):
-        if start is None:
-            yield f"no section `## {section}`"
-    if None not in starts and starts != sorted(starts):
-        yield f"the last sections stand in this order: {', '.join(SECTIONS)}"
-
-
-def versions_last(book):
-    last = book.notebook.cells[-1]
-    if last.cell_type != "code" or "versions" not in tags(last):
-        yield "the last cell is code, tagged versions, and prints the versions of what was used"
-
-
-def checked(book):
-    if not any(checks(cell) for _, cell in book.code() if not {"solution", "self-check"} & set(tags(cell))):
-        yield "no assert outside the exercises: every equation is followed by a check that fails were it wrong"
+# What a check says
 
 
 def asserts_explain(book):
@@ -306,42 +194,6 @@ def speaks_to_readers(book):
         for line, text in messages(cell):
             if found := re.search(TO_AUTHORS, text, re.IGNORECASE):
                 yield f'cell {position}, line {line} says "{found[0]}" to its authors: say what is wrong and what came'
-
-
-def exercises(book):
-    try:
-        numbers = [exercise.number for exercise in find_exercises(book.notebook, book.name)]
-    except MalformedNotebook as error:
-        yield str(error)
-        return
-    if numbers != list(range(1, len(numbers) + 1)) or not 3 <= len(numbers) <= 6:
-        yield f"exercises are numbered {numbers}: there are 3 to 6, from 1, without a gap"
-
-
-def equations_numbered(book):
-    text = "\n".join(cell.source for _, cell in book.markdown())
-    found = re.findall(r"\\tag\{([^}]*)\}", text)
-    expected = [f"{book.number}.{place}" for place in range(1, len(found) + 1)]
-    if found != expected:
-        yield f"equations are numbered {', '.join(found)}, expected {', '.join(expected)}"
-    mentioned = re.findall(rf"[Ee]quations? \(?({book.number}\.\d+)\b", text)
-    for number in sorted(set(mentioned) - set(found)):
-        yield f"the text speaks of equation {number}, which is not there"
-
-
-def equations_checked(book):
-    cells = book.notebook.cells
-    starts = [at for at, cell in book.markdown() if any(level <= 2 for level, _ in headings(cell.source))]
-    for position, cell in book.markdown():
-        numbers = re.findall(r"\\tag\{([^}]*)\}", cell.source)
-        if not numbers:
-            continue
-        end = min((start for start in starts if start > position), default=len(cells))
-        following = [later for later in cells[position + 1 : end] if later.cell_type == "code"]
-        if not any(later.cell_type == "code" for later in cells[position + 1 : min(end, position + 1 + NEAR)]):
-            yield f"equation {numbers[-1]} (cell {position}): a cell that computes it belongs within {NEAR} cells"
-        elif not any(checks(later) for later in following):
-            yield f"equation {numbers[-1]} (cell {position}): its section has no assert that would fail were it wrong"
 
 
 RULES = [

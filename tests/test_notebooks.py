@@ -1,11 +1,14 @@
 """Every stored notebook keeps every rule, and every rule is broken here by a small notebook, so that it can fail."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
-from notebook_rules import RULES, Book, faults, unsaved
+from notebook_book import Book
+from notebook_rules import RULES, WIDEST, faults, unsaved
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -20,6 +23,13 @@ def read(path):
 def test_notebook_follows_the_layout(path):
     nbformat.validate(nbformat.read(path, as_version=4))
     assert not (found := faults(read(path))), "\n".join(found)
+
+
+def test_ruff_holds_notebooks_to_the_same_width_from_the_root():
+    command = [sys.executable, "-m", "ruff", "check", "--show-settings", NOTEBOOKS[0].relative_to(ROOT)]
+    settings = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert f"linter.line_length = {WIDEST}\n" in settings
+    assert f"formatter.line_width = {WIDEST}\n" in settings
 
 
 def test_every_figure_is_saved_by_a_notebook():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import run_notebooks
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -193,6 +194,41 @@ def test_the_notebook_on_public_data_is_checked_with_and_without_them(folder, ru
     if runs == 2:
         assert checks[1].split()[0] == "REC_TRANSFER_DATA="
         assert (ROOT / checks[1].split()[-1]).name == "15_real_data.ipynb"
+
+
+def test_setting_up_says_what_it_does_and_for_how_long_before_it_does_it():
+    command = ["make", "-n", "-W", "requirements.lock", "case-study"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    said = [at for at, line in enumerate(lines) if re.match(r'echo "setting up \.venv.*: about \d+ s, once"', line)]
+    made = [at for at, line in enumerate(lines) if "venv --" in line or "pip install" in line]
+    assert len(said) == 1
+    assert made
+    assert said[0] < min(made)
+
+
+def test_the_case_study_says_what_it_runs_and_for_how_long_before_it_runs_it(monkeypatch, capsys):
+    monkeypatch.setattr(run_notebooks, "execute", lambda path: 1 / 0)
+    monkeypatch.setenv("REC_TRANSFER_FIGURES", "unused")
+    with pytest.raises(ZeroDivisionError):
+        run_notebooks.case_study()
+    assert re.search(r"running the case study, notebooks/12_\w+\.ipynb: under \d+ s", capsys.readouterr().out)
+
+
+def test_cells_that_run_are_counted():
+    cells = [nbformat.v4.new_markdown_cell("x"), *map(nbformat.v4.new_code_cell, ("1", " ", "2"))]
+    assert run_notebooks.code_cells(nbformat.v4.new_notebook(cells=cells)) == 2
+
+
+def test_the_quick_verb_lints_and_leaves_out_slow_tests_and_the_long_one_leaves_out_none():
+    quick, unit = (
+        subprocess.run(["make", "-n", verb], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for verb in ("quick", "unit")
+    )
+    assert '-m "not slow" tests' in quick
+    assert "ruff check ." in quick
+    assert "--nbval-lax" in quick
+    assert quick.rstrip().endswith("notebooks/00_tour.ipynb")
+    assert "slow" not in unit
 
 
 def test_ci_runs_the_verbs_of_the_readme():

@@ -145,7 +145,7 @@ def mmd_loss(models, batch: Unpaired | Pairs, context, *, key: Key | None, epoch
     r"""$\mathrm{MMD}^2(f(z_s), z_t) + w \cdot$ (nats per click of the pairs); held out, the batch is pairs alone."""
     network, _ = models
     pairs, pair_weight, decode, widths = context
-    if key is None:
+    if isinstance(batch, Pairs):
         return per_click(network, batch, decode, key=None)
     keys = named_keys(key, "source", "target", "pairs")
     mapped = network(drawn(batch.source, key=keys["source"]))
@@ -214,7 +214,7 @@ def adversarial_loss(models, batch: Unpaired | Pairs, context, *, key: Key | Non
     """
     network, discriminator = models
     pairs, pair_weight, decode, _ = context
-    if key is None:
+    if isinstance(batch, Pairs):
         return per_click(network, batch, decode, key=None)
     keys = named_keys(key, "source", "target", "pairs")
     mapped = reversed_gradient(network(drawn(batch.source, key=keys["source"])))

@@ -4,7 +4,7 @@ Both are $f(z) = \sum_i \alpha_i k(z, z_i) + b$ with $k$ a linear plus an RBF ke
 mean zero and standard deviation one. Their slope is known in closed form, so that covariances pass as in ``alignment``.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from rec_transfer.maps.base import residual_covariance
 from rec_transfer.maps.ridge import PENALTIES
 from rec_transfer.types import Gaussian, Key, Pairs, Unpaired
 
-Numbers = np.ndarray | Array
+Numbers: TypeAlias = np.ndarray | Array
 LEAST_PAIRS = 10
 LENGTHS = (1.0, 2.0, 4.0)  # length scales, times the root of the number of latents
 AMPLITUDES = (0.0, 0.3, 1.0, 3.0)  # variance of the bumps beside that of the linear part; none is the linear map
@@ -208,7 +208,7 @@ def fit_gaussian_process_map(
     evidence = np.maximum(1 - np.asarray(_variances(pairs.target.covariance), np.float64), LEAST_EVIDENCE)
     observed, noise = np.asarray(pairs.target.mean, np.float64) / evidence, 1 / evidence - 1
     intercept = (evidence * observed).sum(axis=0) / evidence.sum(axis=0)
-    best = [(-np.inf, None, 0.0, 0.0)] * observed.shape[1]
+    best: list[tuple[float, Any, float, float]] = [(-np.inf, None, 0.0, 0.0)] * observed.shape[1]
     for length in np.sqrt(source.mean.shape[1]) * np.asarray(LENGTHS):
         for amplitude in AMPLITUDES:
             prior = prior_covariance(source, length, amplitude)

@@ -136,7 +136,7 @@ def fit_cca_map(pairs: Pairs, *, unpaired: Unpaired | None = None, decode=None, 
         rank: np.sum(((y - found) @ right.T / values) ** 2)
         for rank, found in predictions.items() if not np.isnan(found).any()
     }  # fmt: skip
-    best = min(errors, key=errors.get)
+    best = min(errors, key=errors.__getitem__)
     maps = canonical_regression(x, y)
     chosen = maps[min(best, len(maps) - 1)]
     return LinearMap(*chosen, residual_covariance(pairs, predictions[best], chosen.coefficients.T))

@@ -94,7 +94,7 @@ def negative_bound(model: SharedLatents, users: Users, context: None, *, key: Ke
     The importance-weighted bound (Burda et al. 2016); q is the product of the prior and of what each active domain's
     recogniser contributes (Wu and Goodman 2018).
     """
-    precision, shift = 1.0, 0.0
+    precision, shift = jnp.float32(1), jnp.float32(0)  # the prior's
     for number, (recognise, posterior) in enumerate(
         zip((model.recognise_source, model.recognise_target), users.beliefs, strict=True)
     ):

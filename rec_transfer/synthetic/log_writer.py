@@ -52,7 +52,7 @@ class Dirt:
                 raise ValueError(f"{name}: got {value}, expected {wanted}")
 
 
-CLEAN = Dirt(**(dict.fromkeys(Dirt.__dataclass_fields__, 0.0) | {"bots": 0}))
+CLEAN = Dirt(bots=0, **dict.fromkeys(Dirt.__dataclass_fields__.keys() - {"bots"}, 0.0))
 
 
 def write_log(population: Population, world: World, folder: str | Path, *, key: Key, dirt: Dirt = CLEAN) -> Counter:

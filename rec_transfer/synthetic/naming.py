@@ -42,7 +42,7 @@ def user_handles(users: int, rng: np.random.Generator) -> np.ndarray:
 def genre(theme: int | np.integer, domain: str) -> str:
     """The name a theme goes by in a domain; domains beyond films, books and music use the films' names."""
     column = PLATFORMS.index(domain) if domain in PLATFORMS else 0
-    return THEMES[theme % len(THEMES)][column]
+    return THEMES[theme % len(THEMES)][:3][column]
 
 
 def titles(themes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
