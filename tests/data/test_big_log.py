@@ -51,6 +51,7 @@ def assert_same(counted, log, kind="click"):
     assert counted.items_report == log.items_report
 
 
+@pytest.mark.slow
 def test_a_dirty_log_of_1e5_events_is_counted_as_in_memory(tmp_path):
     paths = write_world(tmp_path, 640)
     log = read_log(*paths)
@@ -67,6 +68,7 @@ def test_tiny_pieces_give_the_same(small, kind, number):
     assert_same(count_log(*paths, piece_bytes=size, kind=kind), log, kind)
 
 
+@pytest.mark.slow
 def test_so_do_files_one_after_the_other_and_worker_processes(small, tmp_path):
     (events, items), log = small
     rows = list(csv.reader(events.open(newline="")))
