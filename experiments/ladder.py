@@ -91,7 +91,7 @@ def domain_vae(domain: Interactions, *, key: Key) -> VAE:
 
 
 def sampled_ndcg(scores: np.ndarray, split: Split, drawn: np.ndarray, *, key: Key) -> float:
-    """Return the mean NDCG@10 of every hidden item among its sampled negatives, as ``evaluation.measure`` reports it."""
+    """Return the mean NDCG@10 of every hidden item among its sampled negatives, as ``measure`` reports it."""
     return float(ndcg_at_k(evaluation.ranks_among(scores, split.hidden, drawn, key=key).by_row(), 10).mean())
 
 
@@ -129,7 +129,8 @@ def choose(split: Split, negatives: int, warm: bool, *, fit_key: Key, key: Key) 
                 if value > best:
                     best, setting, chosen, kept = value, name, (method, way), scores
         method, way = chosen
-        log.append((rung, ", ".join([setting, *(f"popularity {name} {number:g}" for name, number in way.items())]), best))
+        added = (f"popularity {name} {number:g}" for name, number in way.items())
+        log.append((rung, ", ".join([setting, *added]), best))
         rungs[rung] = ensembles.with_popularity(method, **way)
         lift = {name: number for name, number in way.items() if name == "power"}  # the mixture adds popularity itself
         lifted = ensembles.add_popularity(kept, share, **lift)
