@@ -12,34 +12,34 @@
 =============  =========================================================================
 """
 
-# isort: off: in the order of reading
-from rec_transfer.data.big_log import CountedLog, count_log
-from rec_transfer.data.counts import from_events
-from rec_transfer.data.csv_rows import Piece, Report, pieces, read_piece, read_rows
-from rec_transfer.data.datasets import DATASETS, Dataset, File, fetch
-from rec_transfer.data.features import FEATURES, standardise, user_features
-from rec_transfer.data.formats import (
-    DomainPair,
-    Ratings,
-    read_cdrib_pair,
-    read_movielens,
-    read_ratings,
-)
+# isort: off
 from rec_transfer.data.log import (
-    BOT_EVENTS,
-    BOT_MINUTES,
+    EVENTS,
     EVENT_COLUMNS,
     EVENT_ORDER,
-    EVENTS,
     ITEM_COLUMNS,
-    CleanRows,
+    BOT_EVENTS,
+    BOT_MINUTES,
     Log,
+    CleanRows,
+    read_log,
+    read_items,
     clean_rows,
     drop_copies_and_bots,
-    read_items,
-    read_log,
 )
-from rec_transfer.data.tables import films_1m, films_100k, read_numbers
+from rec_transfer.data.csv_rows import Report, Piece, read_rows, pieces, read_piece
+from rec_transfer.data.big_log import CountedLog, count_log
+from rec_transfer.data.counts import from_events
+from rec_transfer.data.features import FEATURES, user_features, standardise
+from rec_transfer.data.datasets import DATASETS, Dataset, File, fetch
+from rec_transfer.data.formats import (
+    Ratings,
+    DomainPair,
+    read_ratings,
+    read_movielens,
+    read_cdrib_pair,
+)
+from rec_transfer.data.tables import read_numbers, films_100k, films_1m
 
 __all__ = [
     "BOT_EVENTS",
