@@ -1,10 +1,18 @@
-"""Arrays -> matplotlib axes, in one style that colour-blind readers can use; knows no model."""
+"""Draw arrays on matplotlib axes, in one style that colour-blind readers can use. No model is known here."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from numpy.typing import ArrayLike
 
 # Okabe and Ito (2008): eight colours that stay apart under the common colour-vision deficiencies.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
@@ -23,15 +31,15 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Set the series' look for every figure made afterwards."""
+    """Set the series' style for every figure made afterwards."""
     import matplotlib as mpl
     from cycler import cycler
 
     mpl.rcParams.update(STYLE | {"axes.prop_cycle": cycler(color=COLOURS)})
 
 
-def save(figure, name: str) -> Path:
-    """Write a figure as PNG to the folder that ``REC_TRANSFER_FIGURES`` names, else ``build/figures``."""
+def save(figure: "Figure", name: str) -> Path:
+    """Write a figure as PNG and return its path, in the folder ``$REC_TRANSFER_FIGURES`` or else ``build/figures``."""
     folder = Path(os.environ.get("REC_TRANSFER_FIGURES", "../build/figures"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
@@ -39,8 +47,16 @@ def save(figure, name: str) -> Path:
     return path
 
 
-def intervals(axes, names: Sequence[str], means, lows, highs, *, colours: Mapping[str, str] | None = None):
-    """One dot with its interval per name, the first at the top."""
+def intervals(
+    axes: "Axes",
+    names: Sequence[str],
+    means: "ArrayLike",
+    lows: "ArrayLike",
+    highs: "ArrayLike",
+    *,
+    colours: Mapping[str, str] | None = None,
+) -> "Axes":
+    """Draw one dot with its interval per name, the first at the top; return the axes."""
     heights = np.arange(len(names))[::-1]
     for height, name, mean, low, high in zip(heights, names, means, lows, highs, strict=True):
         colour = (colours or {}).get(name, COLOURS[0])
@@ -52,8 +68,17 @@ def intervals(axes, names: Sequence[str], means, lows, highs, *, colours: Mappin
     return axes
 
 
-def groups(axes, labels: Sequence[str], series: Mapping[str, tuple], *, colours: Mapping[str, str] | None = None):
-    """Means with intervals per group, one line per name: ``name -> (means, lows, highs)``, slightly apart."""
+def groups(
+    axes: "Axes", labels: Sequence[str], series: Mapping[str, tuple], *, colours: Mapping[str, str] | None = None
+) -> "Axes":
+    """Draw means with intervals per group, one line per name, slightly shifted; return the axes.
+
+    Args:
+        axes: to draw on.
+        labels: names of the groups.
+        series: ``name -> (means, lows, highs)``.
+        colours: of the names.
+    """
     positions = np.arange(len(labels))
     for number, (name, (means, lows, highs)) in enumerate(series.items()):
         shift = 0.08 * (number - (len(series) - 1) / 2)
@@ -66,18 +91,27 @@ def groups(axes, labels: Sequence[str], series: Mapping[str, tuple], *, colours:
     return axes
 
 
-def scatter(axes, points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None):
-    """Points [n, 2], coloured by a number per point where one is given; equal units on both axes."""
+def scatter(
+    axes: "Axes", points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None
+) -> "PathCollection":
+    """Draw points [n, 2], coloured by a number per point if given, with equal units on both axes; return the artist."""
     colours = {} if colour_by is None else {"c": colour_by, "cmap": "cividis"}
-    drawn = axes.scatter(points[:, 0], points[:, 1], s=10, alpha=0.8, label=label, **colours)
+    artist = axes.scatter(points[:, 0], points[:, 1], s=10, alpha=0.8, label=label, **colours)
     axes.set_aspect("equal", "datalim")
     axes.set_xticks([])
     axes.set_yticks([])
-    return drawn
+    return artist
 
 
-def curves(axes, series: Mapping[str, np.ndarray], *, x=None, xlabel: str = "epoch", ylabel: str = "nats per user"):
-    """One line per name over epochs (or over ``x``)."""
+def curves(
+    axes: "Axes",
+    series: Mapping[str, np.ndarray],
+    *,
+    x: "ArrayLike | None" = None,
+    xlabel: str = "epoch",
+    ylabel: str = "nats per user",
+) -> "Axes":
+    """Draw one line per name over epochs (or over ``x``); return the axes."""
     for name, values in series.items():
         axes.plot(np.arange(1, len(values) + 1) if x is None else x, values, label=name)
     axes.set_xlabel(xlabel)
@@ -86,8 +120,8 @@ def curves(axes, series: Mapping[str, np.ndarray], *, x=None, xlabel: str = "epo
     return axes
 
 
-def matrix(axes, values: np.ndarray, *, rows: str, columns: str, symmetric: bool = True):
-    """A matrix as an image; a symmetric scale puts white at zero."""
+def matrix(axes: "Axes", values: np.ndarray, *, rows: str, columns: str, symmetric: bool = True) -> "AxesImage":
+    """Draw a matrix as an image, white at zero if ``symmetric``; return the image."""
     limit = np.nanmax(np.abs(values))
     colours = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if symmetric else {"cmap": "cividis"}
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **colours)

@@ -8,7 +8,7 @@ import pytest
 
 from rec_transfer import evaluation
 from rec_transfer.evaluation import floors
-from rec_transfer.maps import distributions, kernels, linear, networks
+from rec_transfer.maps import distributions, kernels, linear, networks, transport
 from rec_transfer.methods import baselines
 from rec_transfer.methods.ensembles import averaged
 from rec_transfer.methods.gaussian_process import fit_gaussian_process
@@ -27,7 +27,8 @@ def fits_of(module):
     }  # fmt: skip
 
 
-ALIGNERS = {name: fit for module in (linear, distributions, kernels, networks) for name, fit in fits_of(module).items()}
+MAP_FILES = (linear, transport, distributions, kernels, networks)
+ALIGNERS = {name: fit for module in MAP_FILES for name, fit in fits_of(module).items()}
 METHODS = fits_of(floors) | fits_of(baselines)
 OF_VAES = {"unknown_user": unknown_user}  # methods once the VAEs are there
 WITH_LATENTS = {

@@ -1,7 +1,7 @@
 """Count logs bigger than memory, piece by piece through Dask, by the functions that clean a log in memory.
 
-Each piece of the file is cleaned on its own. Repeated rows and bots show only in all rows of a user. The clean rows
-are therefore split by user into shares on disk, and each share is cleaned of them and counted.
+Each piece of the file is cleaned on its own. Repeated rows and bots show only in all rows of a user. The clean rows are
+therefore split by user into shares on disk, and each share is cleaned of them and counted.
 """
 
 from collections.abc import Sequence

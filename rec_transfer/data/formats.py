@@ -128,9 +128,8 @@ def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int
     A wrong ``shared`` is refused on this evidence. Users of valid and test must be below it, with rows in the other
     domain's train and none in this one's. All ids below it must occur in both domains (but for 1 %). In the published
     files, users come in train in the order of an older numbering: the ids below ``shared`` rise, and so do those from
-        it
-    on, which fits one number alone. If the files are sorted differently and both domains use ids just above ``shared``,
-    a slightly wrong value cannot be detected.
+    it on, which fits one number alone. If the files are sorted differently and both domains use ids just above
+    ``shared``, a slightly wrong value cannot be detected.
 
     Args:
         folder: holds the two folders.

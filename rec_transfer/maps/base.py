@@ -1,8 +1,8 @@
 r"""What the maps share: linear maps, averages of networks, the residual covariance, and folds of the pairs.
 
 A map turns a user's posterior in the source domain into one in the target domain: ``Gaussian -> Gaussian``. The mean
-goes through the map; the covariance goes through the map's slope A, and the map's own residual is added,
-$A \Sigma A^\top + R$. Every map is fitted by ``fit(pairs, *, unpaired, decode, key)``.
+goes through the map; the covariance goes through the map's slope A, and the map's own residual is added, $A \Sigma
+A^\top + R$. Every map is fitted by ``fit(pairs, *, unpaired, decode, key)``.
 """
 
 from collections.abc import Callable, Sequence

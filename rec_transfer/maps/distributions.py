@@ -136,8 +136,7 @@ def fit_mmd_map(
         key: samples the users, splits the folds, initialises and trains the networks.
         pair_weight: weight of the pairs' clicks, in nats per click, beside the squared MMD. At 0 the pairs only measure
             the residual: one network starts at the optimal transport, and nothing tells which user is which. Above 0,
-                five
-            networks start at the ridge map, each stops by a fold of the pairs that it does not see, and they are
+            five networks start at the ridge map, each stops by a fold of the pairs that it does not see, and they are
             averaged.
         epochs: passes over the sampled users.
 

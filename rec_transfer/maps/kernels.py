@@ -33,8 +33,8 @@ def _variances(covariance: Float[Numbers, "*users latent latent"]) -> Float[Numb
 def expected_kernel(x: Gaussian, others: Gaussian, length: Scalar, amplitude: Scalar) -> Float[Numbers, "users others"]:
     r"""Return $E\, k(z, z')$ for independent $z \sim N(m, \mathrm{diag}\,s)$, $z' \sim N(m', \mathrm{diag}\,s')$.
 
-    With d latents and $k(z, z') = z^\top z' / d + a \exp(-\|z - z'\|^2 / 2 \ell^2)$ it is $m^\top m' / d + a \prod_j
-    (1 + v_j / \ell^2)^{-1/2} \exp(-(m_j - m'_j)^2 / 2 (\ell^2 + v_j))$, $v = s + s'$ (Girard et al. 2003). Without
+    With d latents and $k(z, z') = z^\top z' / d + a \exp(-\|z - z'\|^2 / 2 \ell^2)$ it is $m^\top m' / d + a \prod_j (1
+    + v_j / \ell^2)^{-1/2} \exp(-(m_j - m'_j)^2 / 2 (\ell^2 + v_j))$, $v = s + s'$ (Girard et al. 2003). Without
     covariance it is k. Only the diagonals of the covariances are used; an encoder gives no more.
 
     Args:

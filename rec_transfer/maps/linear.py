@@ -158,12 +158,11 @@ def target_evidence(
 def errors_in_variables(source: Gaussian, target: Gaussian, *, penalty: float, steps: int = EM_STEPS) -> Affine:
     r"""Fit $z_t = A z_s + c + e$, $e \sim N(0, R)$, by EM; each interest is known only through its posterior.
 
-    E-step for each pair, from the prediction $m = A \mu_s + c$, $V = A \Sigma_s A^\top + R$ and the target evidence:
-    $S = (V^{-1} + P)^{-1}$, $E z_t = S (V^{-1} m + h)$, and with the gain $G = \Sigma_s A^\top V^{-1}$,
-    $E z_s = \mu_s + G (E z_t - m)$, $\mathrm{Cov}(z_s) = \Sigma_s + G (S - V) G^\top$, $\mathrm{Cov}(z_s, z_t) = G S$.
-    M-step: ridge regression on these moments, penalised by lambda around their mean; R is the covariance of its
-    residuals (Dempster, Laird and Rubin 1977; a factor analyser with known loadings on one side: Ghahramani and Hinton
-    1996).
+    E-step for each pair, from the prediction $m = A \mu_s + c$, $V = A \Sigma_s A^\top + R$ and the target evidence: $S
+    = (V^{-1} + P)^{-1}$, $E z_t = S (V^{-1} m + h)$, and with the gain $G = \Sigma_s A^\top V^{-1}$, $E z_s = \mu_s + G
+    (E z_t - m)$, $\mathrm{Cov}(z_s) = \Sigma_s + G (S - V) G^\top$, $\mathrm{Cov}(z_s, z_t) = G S$. M-step: ridge
+    regression on these moments, penalised by lambda around their mean; R is the covariance of its residuals (Dempster,
+    Laird and Rubin 1977; a factor analyser with known loadings on one side: Ghahramani and Hinton 1996).
 
     Args:
         source, target: the pairs' posteriors.

@@ -50,9 +50,8 @@ class MLPMap(nnx.Module):
 def decoded_loss(model: Callable, batch: Pairs, decode: Callable, *, key: Key | None, epoch: Epoch) -> PerUser:
     r"""Return the negative log-likelihood of each user's target clicks under the decoded mapped interest, in nats.
 
-    During training the source interest is sampled from its posterior: $-\log p(x_t \mid f(z_s))$, $z_s \sim q(z \mid
-        x_s)$.
-    The network then cannot rely on differences that the encoder is not sure of. If ``key`` is None the mean is used.
+    It is $-\log p(x_t \mid f(z_s))$. During training $z_s$ is sampled from the source posterior, so the network cannot
+    rely on differences that the encoder is not sure of. If ``key`` is None, $z_s$ is the posterior mean.
 
     Args:
         model: maps source to target interests.

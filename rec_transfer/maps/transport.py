@@ -1,8 +1,8 @@
 r"""Closed-form maps between the distributions of two domains' interests, each taken as one Gaussian.
 
 The distribution of a domain is the aggregated posterior of its unpaired users, $\frac1n \sum_i N(\mu_i, \Sigma_i)$.
-Matching needs no overlapping user and does not say which user corresponds to which: any map that follows a transport
-by a symmetry of the target distribution matches as well.
+Matching needs no overlapping user and does not say which user corresponds to which: any map that follows a transport by
+a symmetry of the target distribution matches as well.
 """
 
 from collections.abc import Callable
@@ -48,8 +48,8 @@ def recolouring_matrix(
 ) -> Float[np.ndarray, "latent latent"]:
     r"""Return $A = S_t^{1/2} S_s^{-1/2}$, which whitens the source and recolours it as the target.
 
-    This is CORAL (Sun, Feng and Saenko 2016) without the identity that they add to each covariance. It also has
-    $A S_s A^\top = S_t$, but is symmetric, and the optimal transport, only if the two covariances commute.
+    This is CORAL (Sun, Feng and Saenko 2016) without the identity that they add to each covariance. It also has $A S_s
+    A^\top = S_t$, but is symmetric, and the optimal transport, only if the two covariances commute.
     """
     return matrix_power(target, 0.5) @ matrix_power(source, -0.5)
 

@@ -18,10 +18,10 @@ def list_gains(
 ) -> dict[str, Float[Array, "*users draws items"]]:
     r"""Return what each item is worth in a list, by metric, for each sample of a user's click probabilities.
 
-    For NDCG@k the gain is $E[\mathrm{rel}_i / \mathrm{IDCG}_k(\mathrm{rel})]$, for Recall@k it is
-    $E[\mathrm{rel}_i / \min(k, R)]$ with R the number of relevant items; for "posterior mean" it is p itself. A list
-    sorted by the posterior mean of a metric's gain has the highest expected metric. The clicks are integrated out:
-    $\mathrm{rel}_i$ is replaced by its mean $1 - (1 - p_i)^n$, and R by its mean, rounded.
+    For NDCG@k the gain is $E[\mathrm{rel}_i / \mathrm{IDCG}_k(\mathrm{rel})]$, for Recall@k it is $E[\mathrm{rel}_i /
+    \min(k, R)]$ with R the number of relevant items; for "posterior mean" it is p itself. A list sorted by the
+    posterior mean of a metric's gain has the highest expected metric. The clicks are integrated out: $\mathrm{rel}_i$
+    is replaced by its mean $1 - (1 - p_i)^n$, and R by its mean, rounded.
 
     Args:
         probabilities: p, where one click falls.

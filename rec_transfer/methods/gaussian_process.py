@@ -41,8 +41,8 @@ class Prior(NamedTuple):
 def expected_bend(here: Gaussian, there: Gaussian, *, length: float) -> Float[np.ndarray, "here there"]:
     r"""Return $E \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$ for independent $x \sim N(m, C)$ and $x' \sim N(m', C')$.
 
-    It is $\lvert I + S / \ell^2 \rvert^{-1/2} \exp(-\frac12 (m - m')^\top (\ell^2 I + S)^{-1} (m - m'))$ with
-    $S = C + C'$.
+    It is $\lvert I + S / \ell^2 \rvert^{-1/2} \exp(-\frac12 (m - m')^\top (\ell^2 I + S)^{-1} (m - m'))$ with $S = C +
+    C'$.
 
     Args:
         here, there: the Gaussians of x and x'.
@@ -139,15 +139,14 @@ class GaussianProcessTransfer(NamedTuple):
     key: Key
 
     def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
-        """Return samples of each user's interest in the target: of the source interest, then of f there, then of the noise."""
+        """Return samples of each user's target interest: the source interest is sampled, then f, then the noise."""
         known = posterior_of(evidence_of(self.source, history.source))
         return _sample_process(self.prior, self.pairs, self.weights, self.spread, known, self.key)
 
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
         """Return scores [users, items]: the expected gain of every item for the metric named."""
-        return np.asarray(
-            expected_gains(self.target, self.sample_target_posterior(history), self.clicks, key=self.key)[gain]
-        )
+        interests = self.sample_target_posterior(history)
+        return np.asarray(expected_gains(self.target, interests, self.clicks, key=self.key)[gain])
 
 
 def fit_gaussian_process(

@@ -171,10 +171,9 @@ def fit_shared_latents(
     source, target = (posterior.mean[shared] for posterior in users.posteriors)
     ridge = fit_ridge(source, target)
     start = named_keys(keys["initialise"], "source", "target", "model")
-    identity = InterestMap(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
-    model = SharedLatents(
-        identity, InterestMap(ridge.coefficients, ridge.intercept, key=start["target"]), key=start["model"]
-    )
+    to_source = InterestMap(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
+    to_target = InterestMap(ridge.coefficients, ridge.intercept, key=start["target"])
+    model = SharedLatents(to_source, to_target, key=start["model"])
     steps = {"epochs": epochs, "batch_size": 420, "learning_rate": learning_rate, "weight_decay": weight_decay}
     fitted = training.fit(model, negative_bound, users, key=keys["train"], **steps)
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
@@ -221,9 +220,8 @@ class SharedTransfer(NamedTuple):
 
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
         """Return scores [users, items]: the expected gain of every item for the metric named."""
-        return np.asarray(
-            expected_gains(self.target, self.sample_target_posterior(history), self.clicks, key=self.key)[gain]
-        )
+        interests = self.sample_target_posterior(history)
+        return np.asarray(expected_gains(self.target, interests, self.clicks, key=self.key)[gain])
 
 
 @jax.jit

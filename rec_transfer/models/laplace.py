@@ -75,8 +75,8 @@ def log_marginal(
 ) -> Float[Array, "users draws"]:
     r"""Return $\log \int N(z; m, s I)\, L(z)\, dz$, in nats, for each user and each of its centres m.
 
-    Along each axis of the evidence, with $h, \lambda, m$ taken there, it is
-    $\frac{s h^2 + 2 h m - \lambda m^2}{2 (1 + s \lambda)} - \frac12 \log(1 + s \lambda)$. It is zero without evidence.
+    Along each axis of the evidence, with $h, \lambda, m$ taken there, it is $\frac{s h^2 + 2 h m - \lambda m^2}{2 (1 +
+    s \lambda)} - \frac12 \log(1 + s \lambda)$. It is zero without evidence.
 
     Args:
         evidence: of each user.

@@ -21,8 +21,8 @@ def bernoulli_log_likelihood(logits: Logits, counts: Counts) -> PerUser:
 def multinomial_log_likelihood(logits: Logits, counts: Counts) -> PerUser:
     r"""Return the log-probability, in nats, of where a user's clicks fall, given how many there are.
 
-    $\sum_i x_i \log \mathrm{softmax}(s)_i$ (Liang et al. 2018). The multinomial coefficient
-    $\log(n! / \prod_i x_i!)$ is omitted: it depends only on the data and has no gradient.
+    $\sum_i x_i \log \mathrm{softmax}(s)_i$ (Liang et al. 2018). The multinomial coefficient $\log(n! / \prod_i x_i!)$
+    is omitted: it depends only on the data and has no gradient.
     """
     return jnp.sum(counts * jax.nn.log_softmax(logits, axis=-1), axis=-1)
 

@@ -1,8 +1,8 @@
 r"""Softmax over more items than can be scored: a log-likelihood from a user's clicks and a sample of the other items.
 
-The costly part of $\sum_i x_i \log \mathrm{softmax}(s)_i$ is the normaliser $Z = \sum_j e^{s_j}$. Here the terms of
-the clicked items are summed exactly. Those of all other items are estimated from a sample that contains item j with a
-known probability $\pi_j$. Dividing a term by $\pi_j$ (subtracting $\log \pi_j$ from the logit) makes the estimate of Z
+The costly part of $\sum_i x_i \log \mathrm{softmax}(s)_i$ is the normaliser $Z = \sum_j e^{s_j}$. Here the terms of the
+clicked items are summed exactly. Those of all other items are estimated from a sample that contains item j with a known
+probability $\pi_j$. Dividing a term by $\pi_j$ (subtracting $\log \pi_j$ from the logit) makes the estimate of Z
 unbiased.
 """
 
