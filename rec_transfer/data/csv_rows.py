@@ -236,6 +236,6 @@ def _split(reader, width):
             rows.append(row)
             report.rows_read += 1
         else:
-            lines = reader.line_num - before  # more than one where a quote has swallowed the ends of lines
+            lines = reader.line_num - before  # more than one if a stray quote has joined lines
             report.rows_read += lines
             report.dropped["wrong number of fields" if len(row) != width else "NUL byte"] += lines

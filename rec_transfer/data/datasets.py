@@ -132,25 +132,25 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
         raise ValueError(f"name: got {name!r}, expected one of {sorted(DATASETS)}")
     dataset = DATASETS[name]
     if os.environ.get(FOLDER_VARIABLE):
-        place = Path(os.environ[FOLDER_VARIABLE]) / name
-        if place.is_dir():
+        local = Path(os.environ[FOLDER_VARIABLE]) / name
+        if local.is_dir():
             for file in dataset.files:
-                _check_file(place / file.path, file.checksum)
-            return place
+                _check_file(local / file.path, file.checksum)
+            return local
     import pooch
 
-    place = Path(folder or pooch.os_cache("rec_transfer")) / name
+    cache = Path(folder or pooch.os_cache("rec_transfer")) / name
     if dataset.archive:
         archive = dataset.archive
         pooch.retrieve(
-            archive.address, archive.checksum, fname=archive.path, path=place, processor=pooch.Unzip(extract_dir=".")
+            archive.address, archive.checksum, fname=archive.path, path=cache, processor=pooch.Unzip(extract_dir=".")
         )
     for file in dataset.files:
         if file.address:
-            path = place / file.path
+            path = cache / file.path
             pooch.retrieve(file.address, file.checksum, fname=path.name, path=path.parent)
-        _check_file(place / file.path, file.checksum)
-    return place
+        _check_file(cache / file.path, file.checksum)
+    return cache
 
 
 def _check_file(path, checksum):

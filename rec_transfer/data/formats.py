@@ -216,8 +216,9 @@ def _check_shared(files, names, shared):
         )
     if not len(np.intersect1d(*(users[users < shared] for users in trains))):
         raise ValueError(f"shared: got {shared}, expected users below it with rows in both train files, got none")
+    # A threshold splits the users into two rising runs if it separates every two users in falling order.
     low, high, steps = 1, np.inf, 0
-    for side in files:  # a threshold parts the users into two rising runs where it parts every two in falling order
+    for side in files:
         users = side["train"][np.sort(np.unique(side["train"][:, 0], return_index=True)[1]), 0]
         after = users < np.maximum.accumulate(users)
         before = users > np.minimum.accumulate(users[::-1])[::-1]

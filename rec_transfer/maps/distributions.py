@@ -145,11 +145,11 @@ def fit_mmd_map(
             pairs.
     """
 
-    def train(network: MLPMap, seen: Pairs, unseen: Pairs | None, clouds: Unpaired, *, keys: dict[str, Key]) -> MLPMap:
-        widths = kernel_widths(jnp.asarray(clouds.target.mean[:500]))
+    def train(network: MLPMap, seen: Pairs, unseen: Pairs | None, sampled: Unpaired, *, keys: dict[str, Key]) -> MLPMap:
+        widths = kernel_widths(jnp.asarray(sampled.target.mean[:500]))
         context = MMDContext(PairTerm(seen, pair_weight, decode), widths)
         options = STEPS | {"epochs": epochs, "context": context, "validation": unseen}
-        return training.fit(network, mmd_loss, clouds, key=keys["train"], **options).model
+        return training.fit(network, mmd_loss, sampled, key=keys["train"], **options).model
 
     return _fit_trained(train, pairs, unpaired, pair_weight, key=key)
 
@@ -159,7 +159,7 @@ def _fit_trained(
 ) -> MeanMap:
     """Sample users once, choose the start, and train by folds if the pairs count.
 
-    ``train(network, seen, unseen, clouds, *, keys)`` trains one network on the sampled users of both domains.
+    ``train(network, seen, unseen, sampled, *, keys)`` trains one network on the sampled users of both domains.
     """
     check_enough(pairs, unpaired)
     if pair_weight < 0:
@@ -167,12 +167,12 @@ def _fit_trained(
     pairs = dense_counts(pairs)
     keys = named_keys(key, "users", "train")
     rng, users = numpy_generator(keys["users"]), min(MAX_USERS, *(len(side.mean) for side in unpaired))
-    clouds = Unpaired(*(take_rows(side, rng.choice(len(side.mean), users, replace=False)) for side in unpaired))
+    sampled = Unpaired(*(take_rows(side, rng.choice(len(side.mean), users, replace=False)) for side in unpaired))
 
     def train(start: Ridge | LinearMap, seen: Pairs, unseen: Pairs | None, *, key: Key) -> MLPMap:
         keys = named_keys(key, "network", "discriminator", "train")
         network = MLPMap(start.coefficients[...], start.intercept[...], key=keys["network"])
-        return train_network(network, seen, unseen, clouds, keys=keys)
+        return train_network(network, seen, unseen, sampled, keys=keys)
 
     if pair_weight > 0:
         return average_over_folds(pairs, train, key=keys["train"])
@@ -230,10 +230,10 @@ def fit_adversarial_map(
     Arguments, start, folds and errors are those of ``fit_mmd_map``; the discriminator replaces the kernel.
     """
 
-    def train(network: MLPMap, seen: Pairs, unseen: Pairs | None, clouds: Unpaired, *, keys: dict[str, Key]) -> MLPMap:
+    def train(network: MLPMap, seen: Pairs, unseen: Pairs | None, sampled: Unpaired, *, keys: dict[str, Key]) -> MLPMap:
         outputs = len(network.intercept[...])
         discriminator = MLPMap(np.zeros((outputs, 1)), np.zeros(1), key=keys["discriminator"])
         options = STEPS | {"epochs": epochs, "context": PairTerm(seen, pair_weight, decode), "validation": unseen}
-        return training.fit((network, discriminator), adversarial_loss, clouds, key=keys["train"], **options).model[0]
+        return training.fit((network, discriminator), adversarial_loss, sampled, key=keys["train"], **options).model[0]
 
     return _fit_trained(train, pairs, unpaired, pair_weight, key=key)

@@ -39,7 +39,7 @@ def list_gains(
 
 @jax.jit
 def expected_gains(
-    decode: Callable, interests: Float[Array, "users draws latent"], clicks: Float[Array, " anybody"], *, key: Key
+    decode: Callable, interests: Float[Array, "users draws latent"], clicks: Float[Array, " others"], *, key: Key
 ) -> dict[str, Float[Array, "users items"]]:
     """Return the mean gain of every item over samples of the user's interest: scores to rank by, one set per metric.
 

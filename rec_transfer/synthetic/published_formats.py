@@ -52,16 +52,16 @@ def write_cdrib_pair(
     keys = named_keys(key, "population", "order", "split", "leaks")
     population = _population((source, target), keys["population"], private, shared, world)
     order = numpy_generator(keys["order"]).permutation(len(population.users))
-    place = np.empty(len(order), int)
-    place[order] = np.arange(len(order))
-    place_of = dict(zip(population.users, place, strict=True))
+    position = np.empty(len(order), int)
+    position[order] = np.arange(len(order))
+    position_of = dict(zip(population.users, position, strict=True))
     both = population.users[population.roles == "overlapping"]
-    both = both[np.argsort([place_of[user] for user in both])]
+    both = both[np.argsort([position_of[user] for user in both])]
     counts = {}
     for domain in (source, target):
         here = population.interactions[domain]
         others = here.users[~np.isin(here.users, both)]
-        others = others[np.argsort([place_of[user] for user in others])]
+        others = others[np.argsort([position_of[user] for user in others])]
         users = np.concatenate([both, others])
         counts[domain] = (users, here.select(users).counts.toarray() > 0)
     _leak(counts[source][1], counts[target][1], shared, leaks, numpy_generator(keys["leaks"]))
@@ -71,15 +71,15 @@ def write_cdrib_pair(
         users, has = counts[domain]
         rng = numpy_generator(split_keys[domain])
         lines, numbers = {"train": [], "valid": [], "test": []}, {}
-        for user in np.argsort([place_of[name] for name in users]):
+        for user in np.argsort([position_of[name] for name in users]):
             for item in np.flatnonzero(has[user]):
                 number = numbers.setdefault(int(item), len(numbers))
                 new = cold[domain][0] <= user < cold[domain][1]
                 lines[("valid", "test")[rng.integers(2)] if new else "train"].append(f"{user}\t{number}\n")
-        place = Path(folder) / f"{domain}_{other}"
-        place.mkdir(parents=True, exist_ok=True)
+        path = Path(folder) / f"{domain}_{other}"
+        path.mkdir(parents=True, exist_ok=True)
         for part, rows in lines.items():
-            (place / f"{part}.txt").write_text("".join(rows), encoding="ascii", newline="\n")
+            (path / f"{part}.txt").write_text("".join(rows), encoding="ascii", newline="\n")
     return Path(folder)
 
 
@@ -124,9 +124,9 @@ def write_ratings(
                 f"{number[here.users[row]]}\t{item + 1}\t{rating}\n"
                 for item, rating in zip(items, ratings, strict=True)
             ]
-        place = Path(folder) / f"douban_{domain}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "ratings.dat").write_text("".join(lines), encoding="ascii", newline="\n")
+        path = Path(folder) / f"douban_{domain}"
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "ratings.dat").write_text("".join(lines), encoding="ascii", newline="\n")
     return Path(folder)
 
 
