@@ -68,14 +68,14 @@ def count_log(
         files = [Path(folder) / f"{number}.parquet" for number in range(len(cut))]
         cleaned = dask.compute(*(clean(*task, catalogue, shares) for task in zip(cut, files, strict=True)))
         report = _added([report for report, _ in cleaned])
-        reasons = next((reasons for _, reasons in cleaned), [])
+        reasons: list[str] = next((reasons for _, reasons in cleaned), [])
         count = dask.delayed(_count_share)
         counted = dask.compute(*(count(files, number, reasons, catalogue, kind) for number in range(shares)))
     report = _added([report, *(share.report for share in counted)])
     if not report.rows_kept:
         names = ", ".join(Path(path).name for path in paths)
         raise ValueError(f"{names}: got no usable row, dropped {dict(report.dropped)}")
-    kinds = {domain: set() for domain in items.domain.unique()}
+    kinds: dict[str, set[str]] = {domain: set() for domain in items.domain.unique()}
     for share in counted:
         for domain, found in share.kinds.items():
             kinds[domain] |= found

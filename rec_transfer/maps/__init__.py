@@ -24,6 +24,7 @@ from rec_transfer.maps.base import (
     mean_map,
     split_folds,
     average_over_folds,
+    dense_counts,
     take_rows,
 )
 from rec_transfer.maps.linear import (
@@ -99,6 +100,7 @@ __all__ = [
     "condition",
     "contrastive_loss",
     "decoded_loss",
+    "dense_counts",
     "errors_in_variables",
     "expected_covariance",
     "expected_kernel",

@@ -5,7 +5,7 @@ above zero they also learn from the pairs: they are supervised maps that stay in
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from rec_transfer.types import Key, Pairs, PerUser, Unpaired
 
 MAX_USERS = 2000  # of either domain, sampled once for the trained maps
 WIDTHS = (0.5, 1.0, 2.0)  # of the kernels, times the median distance: no single one detects both shape and shift
-STEPS = {"batch_size": 125, "learning_rate": 3e-3, "weight_decay": 1e-2}
+BATCH, LEARNING_RATE, WEIGHT_DECAY = 125, 3e-3, 1e-2
 SLOPE_PENALTY, PACE = 10.0, 10.0  # the discriminator is smooth, and faster than the map (Heusel et al. 2017)
 
 
@@ -148,8 +148,7 @@ def fit_mmd_map(
     def train(network: MLPMap, seen: Pairs, unseen: Pairs | None, sampled: Unpaired, *, keys: dict[str, Key]) -> MLPMap:
         widths = kernel_widths(jnp.asarray(sampled.target.mean[:500]))
         context = MMDContext(PairTerm(seen, pair_weight, decode), widths)
-        options = STEPS | {"epochs": epochs, "context": context, "validation": unseen}
-        return training.fit(network, mmd_loss, sampled, key=keys["train"], **options).model
+        return _train(network, mmd_loss, sampled, context, unseen, epochs, key=keys["train"])
 
     return _fit_trained(train, pairs, unpaired, pair_weight, key=key)
 
@@ -178,6 +177,23 @@ def _fit_trained(
         return average_over_folds(pairs, train, key=keys["train"])
     network = train(fit_wasserstein_map(pairs, unpaired=unpaired), pairs, None, key=keys["train"])
     return mean_map([network], pairs, np.asarray(network(pairs.source.mean)))
+
+
+def _train(
+    models: Any, loss: Callable, sampled: Unpaired, context: Any, unseen: Pairs | None, epochs: int, *, key: Key
+) -> Any:
+    return training.fit(
+        models,
+        loss,
+        sampled,
+        key=key,
+        context=context,
+        validation=unseen,
+        epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
+    ).model
 
 
 # --- a discriminator
@@ -233,7 +249,7 @@ def fit_adversarial_map(
     def train(network: MLPMap, seen: Pairs, unseen: Pairs | None, sampled: Unpaired, *, keys: dict[str, Key]) -> MLPMap:
         outputs = len(network.intercept[...])
         discriminator = MLPMap(np.zeros((outputs, 1)), np.zeros(1), key=keys["discriminator"])
-        options = STEPS | {"epochs": epochs, "context": PairTerm(seen, pair_weight, decode), "validation": unseen}
-        return training.fit((network, discriminator), adversarial_loss, sampled, key=keys["train"], **options).model[0]
+        models, context = (network, discriminator), PairTerm(seen, pair_weight, decode)
+        return _train(models, adversarial_loss, sampled, context, unseen, epochs, key=keys["train"])[0]
 
     return _fit_trained(train, pairs, unpaired, pair_weight, key=key)

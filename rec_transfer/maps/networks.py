@@ -18,7 +18,7 @@ from rec_transfer.maps.ridge import Ridge
 from rec_transfer.models import likelihoods
 from rec_transfer.types import Key, Pairs, PerUser, Unpaired
 
-Epoch = float | Array  # the number of the epoch, as ``training.fit`` passes it
+Epoch = int | float | Array  # the number of the epoch, as ``training.fit`` passes it
 HIDDEN = 32
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 50, 3e-3, 1e-2
 
@@ -90,18 +90,36 @@ def fit_mlp_map(
     Raises:
         ValueError: there are fewer than five pairs.
     """
-    steps = {"epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    return _fit_network(pairs, MLPMap, decoded_loss, decode, steps, key=key)
+    rates = learning_rate, weight_decay
+    return _fit_network(pairs, MLPMap, decoded_loss, decode, key=key, epochs=epochs, rates=rates)
 
 
-def _fit_network(pairs: Pairs, network: Callable, loss: Callable, context: Any, steps: dict, *, key: Key) -> MeanMap:
+def _fit_network(
+    pairs: Pairs,
+    network: Callable,
+    loss: Callable,
+    context: Any,
+    *,
+    key: Key,
+    epochs: int,
+    rates: tuple[float, float] = (LEARNING_RATE, WEIGHT_DECAY),
+) -> MeanMap:
     """Train ``network`` from the ridge map without each fold of the pairs, and average the five."""
 
     def train(start: Ridge, seen: Pairs, unseen: Pairs, *, key: Key) -> nnx.Module:
         keys = named_keys(key, "initialise", "train")
-        model = network(start.coefficients, start.intercept, key=keys["initialise"])
-        options = steps | {"batch_size": BATCH, "context": context, "validation": unseen}
-        return training.fit(model, loss, seen, key=keys["train"], **options).model
+        return training.fit(
+            network(start.coefficients, start.intercept, key=keys["initialise"]),
+            loss,
+            seen,
+            key=keys["train"],
+            context=context,
+            validation=unseen,
+            epochs=epochs,
+            batch_size=BATCH,
+            learning_rate=rates[0],
+            weight_decay=rates[1],
+        ).model
 
     return average_over_folds(dense_counts(pairs), train, key=key)
 
@@ -154,8 +172,7 @@ def fit_contrastive_map(
     if temperature <= 0:
         raise ValueError(f"temperature: got {temperature}, expected a positive number")
     check_pairs(pairs)  # two in each fold: a contrast needs another
-    steps = {"epochs": epochs, "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
-    return _fit_network(pairs, MLPMap, contrastive_loss, temperature, steps, key=key)
+    return _fit_network(pairs, MLPMap, contrastive_loss, temperature, key=key, epochs=epochs)
 
 
 # --- a bridge per user
@@ -226,5 +243,4 @@ def fit_bridge_map(
     def network(coefficients, intercept, *, key: Key) -> BridgeMap:
         return BridgeMap(coefficients, intercept, key=key, rank=rank)
 
-    steps = {"epochs": epochs, "learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
-    return _fit_network(pairs, network, decoded_loss, decode, steps, key=key)
+    return _fit_network(pairs, network, decoded_loss, decode, key=key, epochs=epochs)

@@ -26,6 +26,7 @@ from rec_transfer.models.laplace import Evidence, log_marginal, log_marginal_of_
 from rec_transfer.types import Gaussian, History, Key, PerUser, TrainingData
 
 HIDDEN = 64
+BATCH = 420
 SAMPLES = 16  # of u, per user and step
 PAIR_WEIGHT = 5.0  # an overlapping user counts as five: only they relate the two domains
 PRIOR_DRAWS, DRAWS = 2**15, 400
@@ -174,8 +175,16 @@ def fit_shared_latents(
     to_source = InterestMap(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
     to_target = InterestMap(ridge.coefficients, ridge.intercept, key=start["target"])
     model = SharedLatents(to_source, to_target, key=start["model"])
-    steps = {"epochs": epochs, "batch_size": 420, "learning_rate": learning_rate, "weight_decay": weight_decay}
-    fitted = training.fit(model, negative_bound, users, key=keys["train"], **steps)
+    fitted = training.fit(
+        model,
+        negative_bound,
+        users,
+        key=keys["train"],
+        epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
     return SharedTransfer(here, there, fitted.model, jnp.asarray(clicks), keys["score"])
 

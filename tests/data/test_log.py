@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec_transfer.data.csv_rows import read_rows
 from rec_transfer.data.log import (
     BOT_EVENTS,
     BOT_MINUTES,
@@ -17,6 +18,8 @@ from rec_transfer.data.log import (
     MAX_ID,
     MAX_TEXT,
     Report,
+    clean_rows,
+    drop_copies_and_bots,
     read_items,
     read_log,
 )
@@ -576,3 +579,23 @@ def test_no_line_of_junk_is_lost_or_raises(tmp_path_factory, junk):
     assert report.rows_kept == 1
     physical = sum(1 for _ in io.StringIO(text, newline="")) - 1
     assert report.rows_read == physical if '"' not in text else report.rows_read <= physical
+
+
+# ---- the frame handed in
+
+
+def test_cleaning_leaves_the_rows_it_is_given_as_they_are(read, tmp_path):
+    odd = event_line(user_id=" u3 ", event="CLICK", domain="", rating="five", comment="=A1")
+    read(GOOD, GOOD, odd, event_line(item_id="X1"))
+    rows, _ = read_rows(tmp_path / "events.csv", EVENT_COLUMNS)
+    items, _ = read_items(tmp_path / "items.csv")
+    before = rows.copy()
+    clean = clean_rows(rows, items)
+    pd.testing.assert_frame_equal(rows, before)
+    assert clean.rows.user_id.tolist() == ["u1", "u1", "u3"]
+    assert clean.dropped == {"item_id: not in the catalogue": 1}
+    before = clean.rows.copy()
+    events, dropped = drop_copies_and_bots(clean.rows)
+    pd.testing.assert_frame_equal(clean.rows, before)
+    assert events.user_id.tolist() == ["u1", "u3"]
+    assert dropped == {"duplicate": 1}

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from rec_transfer import training
-from rec_transfer.maps.base import LinearMap, MeanMap, residual_covariance
+from rec_transfer.maps.base import LinearMap, MeanMap, check_pairs, dense_counts, residual_covariance
 from rec_transfer.maps.linear import fit_ridge_map
 from rec_transfer.maps.networks import MLPMap, decoded_loss, fit_mlp_map
 from rec_transfer.maps.ridge import fit_ridge
@@ -288,3 +288,21 @@ def test_training_draws_source_interests_as_wide_as_their_posterior():
     spread = np.array([0.2, 2.0])
     assert (np.abs(drawn[0].mean(axis=0) - [3.0, -1.0]) < 4 * spread / np.sqrt(users)).all()
     assert (np.abs(drawn[0].std(axis=0) - spread) < 4 * spread / np.sqrt(2 * users)).all()
+
+
+# --- the pairs
+
+
+def test_counts_become_dense_whatever_they_were():
+    pairs = linear_pairs()
+    counts = np.random.default_rng(0).poisson(1.0, size=(40, 3))
+    for given in (sparse.csr_array(counts), counts):
+        found = dense_counts(pairs._replace(counts=given))
+        np.testing.assert_array_equal(found.counts, counts)
+        assert found.source is pairs.source
+
+
+def test_as_many_pairs_as_asked_for_are_enough_and_one_fewer_is_not():
+    check_pairs(linear_pairs(users=7), 7)
+    with pytest.raises(ValueError, match="pairs: got 6 users, expected at least 7 for a purpose"):
+        check_pairs(linear_pairs(users=6), 7, " for a purpose")
