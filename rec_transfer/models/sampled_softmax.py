@@ -158,7 +158,12 @@ def sampled_log_likelihood(
 
 
 def sampled_negative_elbo(
-    model: VAE, batch: SampledBatch, context: tuple[Objective, ItemSampler], *, key: Key | None, epoch: int | float | Array
+    model: VAE,
+    batch: SampledBatch,
+    context: tuple[Objective, ItemSampler],
+    *,
+    key: Key | None,
+    epoch: int | float | Array,
 ) -> PerUser:
     """Return ``vae.negative_elbo``, in nats per user, with a new sample of items for each batch.
 
