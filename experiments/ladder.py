@@ -37,9 +37,7 @@ def ladder(warm: bool) -> dict[str, dict[str, Candidate]]:
     """
     axes = linear.domain_axes(forms.normalised_graph, 512)
     joint = graphs.joint_axes(256)
-    cosine = {
-        form.__name__: Candidate(linear.item_cosine(form), WEIGHTS) for form in (forms.binary, forms.log_scaled)
-    }
+    cosine = {form.__name__: Candidate(linear.item_cosine(form), WEIGHTS) for form in (forms.binary, forms.log_scaled)}
     rungs = {
         "item cosine": cosine,
         "ridge + popularity": {

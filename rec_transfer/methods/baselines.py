@@ -46,8 +46,8 @@ def fit_ridge_counts(train: TrainingData, *, key: Key) -> Scorer:
         return float(np.nanmean(metrics.ndcg(left_out, relevant, key=key)))
 
     def fit(form):
-        ridge = fit_ridge(form(paired_source).toarray(), form(paired_target).toarray(), judge=judge)
-        return judge(ridge.left_out), form, ridge
+        ridge = fit_ridge(form(paired_source).toarray(), form(paired_target).toarray(), criterion=criterion)
+        return criterion(ridge.left_out), form, ridge
 
     _, form, ridge = max((fit(form) for form in (plain, damped)), key=lambda candidate: candidate[0])
     source_mean, target_mean = (form(domain.counts).mean(axis=0) for domain in (train.source, train.target))
