@@ -37,7 +37,7 @@ COLUMNS = ["world", "seed", "method", "items", "pairs", "share", "low", "high"]
 
 
 class TrueMap(NamedTuple):
-    """A domain's part of the world, in the place of a learned ``shared_latents.Shown``: it maps u to the mean of z."""
+    """A domain's part of the world, in the place of a learned ``shared_latents.InterestMap``: it maps u to the mean of z."""
 
     domain: oracle.Domain
     relatedness: float
@@ -100,12 +100,12 @@ def linear_map(factor_models):
     def fit(train: TrainingData, *, key) -> Scorer:
         here, there = (factor_models(side, key=key) for side in (train.source, train.target))
         beliefs = (
-            laplace.belief(evidence_of(m, s.counts)).mean for m, s in zip((here, there), train.pairs, strict=True)
+            laplace.posterior_of(evidence_of(m, s.counts)).mean for m, s in zip((here, there), train.pairs, strict=True)
         )
         ridge = fit_ridge(*map(np.asarray, beliefs))
 
         def score(history):
-            known = np.asarray(laplace.belief(evidence_of(here, history.source)).mean)
+            known = np.asarray(laplace.posterior_of(evidence_of(here, history.source)).mean)
             return np.asarray(there(jnp.asarray(known @ ridge.coefficients + ridge.intercept, jnp.float32)))
 
         return score
@@ -120,7 +120,7 @@ def exact_posteriors(vaes):
         found = laplace.approximate(
             _decoded_log_likelihood, jnp.asarray(dense(counts)), model.decoder, latent=model.config.latent, steps=10
         )
-        return laplace.belief(found)
+        return laplace.posterior_of(found)
 
     def fit(train: TrainingData, *, key) -> Scorer:
         here, there = (vaes(side, key=key) for side in (train.source, train.target))

@@ -2,10 +2,9 @@
 
 from rec_transfer.methods.baselines import GRIDS, fit_ease, fit_emcdr, fit_item_cosine, fit_ridge_counts
 from rec_transfer.methods.ensembles import Scores, averaged, grow_mixture, shares, with_popularity
-from rec_transfer.methods.gains import GAINS, expected_gains
+from rec_transfer.methods.gains import GAINS, expected_gains, list_gains
 from rec_transfer.methods.gaussian_process import (
     LENGTHS,
-    MOST_PAIRS,
     START,
     GaussianProcessTransfer,
     Prior,
@@ -32,10 +31,10 @@ from rec_transfer.methods.shared_latents import (
     PAIR_WEIGHT,
     PRIOR_DRAWS,
     SAMPLES,
+    InterestMap,
     Recognition,
     SharedLatents,
     SharedTransfer,
-    Shown,
     Users,
     fit_shared_latents,
     negative_bound,
@@ -81,7 +80,6 @@ __all__ = [
     "ITEMS_AT_ONCE",
     "LEAST",
     "LENGTHS",
-    "MOST_PAIRS",
     "PAIRED",
     "PAIR_WEIGHT",
     "PLACES",
@@ -91,12 +89,12 @@ __all__ = [
     "DomainVAEs",
     "Form",
     "GaussianProcessTransfer",
+    "InterestMap",
     "Prior",
     "Recognition",
     "Scores",
     "SharedLatents",
     "SharedTransfer",
-    "Shown",
     "Transfer",
     "Users",
     "averaged",
@@ -121,6 +119,7 @@ __all__ = [
     "fused",
     "grow_mixture",
     "item_cosine",
+    "list_gains",
     "mixture",
     "negative_bound",
     "negative_log_evidence",

@@ -42,13 +42,13 @@ def fit_ridge_counts(train: TrainingData, *, key: Key) -> Scorer:
     paired_source, paired_target = (side.counts for side in train.pairs)
     relevant = paired_target.toarray()
 
-    def judge(left_out: np.ndarray) -> float:
+    def criterion(left_out: np.ndarray) -> float:
         ranks = metrics.ranks_of(left_out, key=key)
         return float(np.nanmean(metrics.ndcg_at_k(ranks, relevant, 10)))
 
     def fit(form):
-        ridge = fit_ridge(form(paired_source).toarray(), form(paired_target).toarray(), judge=judge)
-        return judge(ridge.left_out), form, ridge
+        ridge = fit_ridge(form(paired_source).toarray(), form(paired_target).toarray(), criterion=criterion)
+        return criterion(ridge.left_out), form, ridge
 
     _, form, ridge = max((fit(form) for form in (plain, damped)), key=lambda candidate: candidate[0])
     source_mean, target_mean = (form(domain.counts).mean(axis=0) for domain in (train.source, train.target))
