@@ -68,14 +68,11 @@ class Log:
 def read_log(events_path: str | Path, items_path: str | Path) -> Log:
     """Return the clean log of a platform, read from its file of events and its catalogue.
 
-    A row is **dropped** if it does not say what happened: it has the wrong number of fields or a NUL byte; it has no
-    user, or an id longer than ``MAX_ID``; its item is not in the catalogue, or its domain is not the item's; its kind
-    of event is unknown; its date is missing or not from 1970 to 2199; it repeats the user, item, event and time of
-    another row; or its user is a bot, with more than ``BOT_EVENTS`` events within ``BOT_MINUTES`` minutes.
-
-    A row is **repaired** if the event is certain and a detail is wrong: spaces around an id or domain; the spelling of
-    the event; a blank domain; a rating that is not a number from 1 to 5; a text that is too long, or that a spreadsheet
-    would run as a formula.
+    A row is **dropped** if it does not say what happened: the wrong number of fields, no user, an unknown item or
+    event, a domain that is not the item's, no date. So are repeated rows, and all rows of a bot: a user with more than
+    ``BOT_EVENTS`` events within ``BOT_MINUTES`` minutes. A row is **repaired** if the event is certain and a detail is
+    wrong: spaces, spelling, a blank domain, a rating that is not a number from 1 to 5, a text that is too long or that
+    a spreadsheet would run as a formula. docs/your_own_data.md has the whole table.
 
     The reports count the rows by reason; a dropped row counts under the first of its reasons. Times are in ISO 8601
     (``2025-01-31 08:15``, with or without ``T``, seconds and a zone). They are kept in UTC; a time without a zone is

@@ -156,18 +156,18 @@ def test_with_certain_inputs_it_is_the_ordinary_gaussian_process(pairs):
 
 
 def test_slopes_are_those_of_the_mean(fitted, pairs):
-    belief = jax.tree.map(lambda array: array[:6], pairs.source)
-    belief = belief._replace(covariance=belief.covariance * 20 + 0.05)
-    found = np.asarray(fitted.mean_and_slope(belief)[1])
-    mean = jax.jit(lambda means: fitted.mean_and_slope(belief._replace(mean=means))[0])
+    posterior = jax.tree.map(lambda array: array[:6], pairs.source)
+    posterior = posterior._replace(covariance=posterior.covariance * 20 + 0.05)
+    found = np.asarray(fitted.mean_and_slope(posterior)[1])
+    mean = jax.jit(lambda means: fitted.mean_and_slope(posterior._replace(mean=means))[0])
     step = 1e-2
     for latent in (0, 1):
         move = step * jnp.eye(2)[latent]
-        expected = (np.asarray(mean(belief.mean + move)) - np.asarray(mean(belief.mean - move))) / (2 * step)
+        expected = (np.asarray(mean(posterior.mean + move)) - np.asarray(mean(posterior.mean - move))) / (2 * step)
         np.testing.assert_allclose(found[:, :, latent], expected, rtol=2e-2, atol=3e-3)
 
 
-def test_beliefs_pass_along_the_slope(fitted, pairs):
+def test_posteriors_pass_along_the_slope(fitted, pairs):
     mapped, (mean, slope) = fitted(pairs.source), fitted.mean_and_slope(pairs.source)
     expected = slope @ pairs.source.covariance @ jnp.swapaxes(slope, 1, 2) + fitted.residual
     np.testing.assert_allclose(mapped.mean, mean, rtol=1e-4, atol=1e-5)
