@@ -9,7 +9,7 @@ import rec_transfer
 
 PACKAGE = Path(rec_transfer.__file__).parent
 # Rooms and files whose public functions say what they take and return; the list only grows.
-TYPED = ("keys", "plotting", "types")
+TYPED = ("data", "keys", "maps", "plotting", "synthetic", "types")
 
 
 def imported_names(source):

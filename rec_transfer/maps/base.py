@@ -6,7 +6,7 @@ A^\top + R$. Every map is fitted by ``fit(pairs, *, unpaired, decode, key)``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from rec_transfer.keys import named_keys
 from rec_transfer.maps.ridge import fit_ridge
 from rec_transfer.types import Gaussian, Key, Pairs
 
-Numbers = np.ndarray | Array
+Numbers: TypeAlias = np.ndarray | Array
 FOLDS = 5
 MIN_PAIRS = 10  # two in each fold
 

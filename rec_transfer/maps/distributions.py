@@ -101,7 +101,7 @@ def mmd_loss(
 ) -> PerUser:
     r"""Return $\mathrm{MMD}^2(f(z_s), z_t) + w \cdot$ (nats per click of the pairs), the same value for each user.
 
-    If ``key`` is None, the batch is held-out pairs and the result is their ``loss_per_click``.
+    If the batch is held-out pairs, ``key`` is None and the result is their ``loss_per_click``.
 
     Args:
         network: f, maps source to target interests.
@@ -110,7 +110,7 @@ def mmd_loss(
         key: for the samples.
         epoch: not used; ``training.fit`` passes it.
     """
-    if key is None:
+    if isinstance(batch, Pairs):
         return loss_per_click(network, batch, context.pair_term.decode, key=None)
     keys = named_keys(key, "source", "target", "pairs")
     mapped = network(sample_posterior(batch.source, key=keys["source"]))
@@ -210,7 +210,7 @@ def adversarial_loss(
     $-\log \sigma(D(z_t)) - \log(1 - \sigma(D(f(z_s)))) + \frac\gamma2 \|\nabla D(z_t)\|^2 + w \cdot$ (nats per click of
     the pairs). D starts at zero, undecided, and descends the loss. f ascends the second term, through
     ``reverse_gradient``, and descends the last one (Ganin et al. 2016). Without the penalty of the slope the two would
-    circle (Mescheder, Geiger and Nowozin 2018). If ``key`` is None, the batch is held-out pairs and the result is their
+    circle (Mescheder, Geiger and Nowozin 2018). If the batch is held-out pairs, ``key`` is None and the result is their
     ``loss_per_click``.
 
     Args:
@@ -221,7 +221,7 @@ def adversarial_loss(
         epoch: not used; ``training.fit`` passes it.
     """
     network, discriminator = models
-    if key is None:
+    if isinstance(batch, Pairs):
         return loss_per_click(network, batch, context.decode, key=None)
     keys = named_keys(key, "source", "target", "pairs")
     mapped = reverse_gradient(network(sample_posterior(batch.source, key=keys["source"])))

@@ -132,7 +132,7 @@ def fit_cca_map(
             predictions.setdefault(rank, np.full(y.shape, np.nan))[fold] = part(x[fold])
     complete = {rank: found for rank, found in predictions.items() if not np.isnan(found).any()}
     errors = {rank: np.sum(((y - found) @ right.T / values) ** 2) for rank, found in complete.items()}
-    best = min(errors, key=errors.get)
+    best = min(errors, key=errors.__getitem__)
     maps = canonical_regression(x, y)
     chosen = maps[min(best, len(maps) - 1)]
     return LinearMap(*chosen, residual_covariance(pairs, predictions[best], chosen.coefficients.T))

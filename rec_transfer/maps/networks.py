@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from rec_transfer.maps.ridge import Ridge
 from rec_transfer.models import likelihoods
 from rec_transfer.types import Key, Pairs, PerUser, Unpaired
 
-Epoch = int | float | Array  # the number of the epoch, as ``training.fit`` passes it
+Epoch: TypeAlias = int | float | Array  # the number of the epoch, as ``training.fit`` passes it
 HIDDEN = 32
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 50, 3e-3, 1e-2
 
