@@ -50,7 +50,7 @@ def ladder(world: synthetic.World | None) -> tuple[dict, dict]:
         "EMCDR": baselines.fit_emcdr,
         "VAE, unknown user": transfer.unknown_user(vaes),
     }
-    rungs |= transfer.with_aligners(
+    rungs |= transfer.with_maps(
         {
             "VAE + Wasserstein-2, no pairs": transport.fit_wasserstein_map,
             "VAE + CORAL, no pairs": transport.fit_coral_map,

@@ -99,9 +99,9 @@ def cell(kind: str, seed: int) -> pd.DataFrame:
                 shared_latents.fit_shared_latents, factor_models=models
             )
             lines["linear map between item models", name, pairs] = linear_map(models)
-        lines["VAE + ridge map, encoder", "learned", pairs] = transfer.with_aligners(
-            {"": maps.fit_ridge_map}, vaes=vaes
-        )[""]
+        lines["VAE + ridge map, encoder", "learned", pairs] = transfer.with_maps({"": maps.fit_ridge_map}, vaes=vaes)[
+            ""
+        ]
         lines["VAE + ridge map, Newton steps", "learned", pairs] = exact_posteriors(vaes)
     for name, models in (("learned", learned), ("true", true)):
         lines["Gaussian process", name, few_pairs] = partial(fit_gaussian_process, factor_models=models)

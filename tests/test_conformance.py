@@ -130,7 +130,7 @@ def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, al
         check_method(OF_VAES[name](lambda domain, *, key: vaes[1]), split, like_chance=False)
         return
     aligner = check_aligner(ALIGNERS[name], aligner_arguments)  # fitted twice there: once for all that follows
-    fit = partial(fit_transfer, fit_aligner=lambda pairs, **_: aligner, source=vaes[0], target=vaes[1])
+    fit = partial(fit_transfer, fit_map=lambda pairs, **_: aligner, source=vaes[0], target=vaes[1])
     check_method(fit, split, like_chance=False)
 
 

@@ -65,7 +65,7 @@ from rec_transfer.methods.transfer import (
     fused,
     same_user,
     unknown_user,
-    with_aligners,
+    with_maps,
 )
 
 __all__ = [
@@ -135,6 +135,6 @@ __all__ = [
     "unit_rows",
     "unknown_user",
     "warm",
-    "with_aligners",
+    "with_maps",
     "with_popularity",
 ]
