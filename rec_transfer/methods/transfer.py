@@ -32,7 +32,7 @@ class Transfer(NamedTuple):
     domain_map: DomainMap
 
     def target_posterior(self, history: History) -> Gaussian:
-        """Return the users' interest in the target domain given their source clicks, and target clicks if there are any."""
+        """Return the users' interest in the target domain given their source clicks and, if shown, target clicks."""
         mapped = self.domain_map(posterior(self.source, history.source))
         return mapped if history.target is None else fused(mapped, posterior(self.target, history.target))
 
@@ -120,7 +120,7 @@ def with_maps(
 
 
 def unknown_user(vaes: DomainVAEs) -> FitMethod:
-    """Return a method that gives everybody one list, for a user without history: the target decoder at the prior mean."""
+    """Return a method that gives everybody one list, as for no history: the target decoder at the prior mean."""
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         model = vaes(train.target, key=key)
