@@ -120,7 +120,8 @@ def _block_lanczos(gram, block, number, tolerance):
         rest = product - basis @ along
         rest -= basis @ (basis.T @ rest)
         block, coupling = linalg.qr(rest, mode="economic", check_finite=False)
-        block -= basis @ (basis.T @ block)  # where nothing is left, QR's columns are any: here they become new ones
+        if np.abs(np.diag(coupling)).min() < 1e-3 * np.abs(inside).max():  # little is left: QR's columns may be any
+            block -= basis @ (basis.T @ block)
         block, _ = linalg.qr(block[:, : side - known - width], mode="economic", check_finite=False)
         whole = block.shape[1] == 0
         if known + width >= 1.25 * checked or whole:

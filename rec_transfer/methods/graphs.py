@@ -34,7 +34,7 @@ def stacked_axes(factors: int, *, axes: FitAxes | None = None) -> FitMethod:
         factors: axes used, the first ones.
         axes: ``joint_axes(number)``, to share axes among candidates.
     """
-    fit_axes = joint_axes(factors) if axes is None else axes
+    fit_axes = axes or joint_axes(factors)
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         found, first, items = fit_axes(train, key=key), len(train.source.items), len(train.target.items)

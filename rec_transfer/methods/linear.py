@@ -216,10 +216,11 @@ def emcdr(factors: int, *, form: FitForm | None = None, axes: FitAxes | None = N
 
     Args:
         factors: axes per domain, or all there are.
-        form: what the counts are turned into: ``centred(...)``, of ``log_scaled`` if None, or ``normalised_graph``.
+        form: what the counts are turned into: ``centred(...)`` or ``normalised_graph``. If None it is
+            ``centred(log_scaled, column_power=1)``, in which every item has an equal say.
         axes: ``domain_axes(form, number)``, to share axes among candidates; its form takes the place of ``form``.
     """
-    fit_axes = domain_axes(form or centred(log_scaled), factors) if axes is None else axes
+    fit_axes = axes or domain_axes(form or centred(log_scaled, column_power=1.0), factors)
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         source, target = (fit_axes(side, key=key) for side in (train.source, train.target))

@@ -8,12 +8,11 @@ from rec_transfer.evaluation.floors import fit_popularity
 from rec_transfer.evaluation.overlap import FEWEST, Lift, lift_by_overlap, overlap_lift, with_overlap
 from rec_transfer.evaluation.tuning import cross_validate
 from rec_transfer.keys import named_keys
-from rec_transfer.methods.forms import centred, log_scaled
 from rec_transfer.methods.linear import emcdr
 from rec_transfer.types import Interactions, TrainingData
 
 KEY = jax.random.key(3)
-FIT = emcdr(2, form=centred(log_scaled, column_power=1.0))
+FIT = emcdr(2)
 
 
 @pytest.fixture(scope="module")

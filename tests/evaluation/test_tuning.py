@@ -72,7 +72,8 @@ def test_the_planted_best_is_chosen_and_refitted_on_everybody(split):
         fitted.append(train)
         return ridge(log_scaled, 3.0)(train, key=key)
 
-    scorer = tuned({"chance": fit_random, "ridge": counted, "popularity": fit_popularity}, folds=3)(split.train, key=KEY)
+    candidates = {"chance": fit_random, "ridge": counted, "popularity": fit_popularity}
+    scorer = tuned(candidates, folds=3)(split.train, key=KEY)
     assert scorer.choice == "ridge"
     assert list(scorer.means) == ["chance", "ridge", "popularity"]
     assert scorer.means["ridge"] > scorer.means["popularity"] > scorer.means["chance"]

@@ -111,6 +111,35 @@ def test_the_unit_of_the_penalty_follows_the_counts():
         np.testing.assert_allclose(found, 7 * scores_of(method, train, history(sources)), rtol=1e-8)
 
 
+def with_silent_items(train, number):
+    """The same data with films that nobody watched: enough of them, and the people are fewer than the items."""
+    films = train.source
+    silent = sparse.csr_array((len(films.users), number), dtype=films.counts.dtype)
+    items = np.array([*films.items, *(f"silent{item}" for item in range(number))])
+    counts = sparse.csr_array(sparse.hstack([films.counts, silent]))
+    return TrainingData(Interactions("films", counts, films.users, items), train.target)
+
+
+@pytest.mark.parametrize("form", [forms.raw, forms.log_scaled])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda form: ridge(form, 0.3),
+        lambda form: ease(form, 0.3),
+        lambda form: ease(form, 0.3, single_domain=0.5, column_power=0.5),
+        lambda form: emcdr(3, form=forms.centred(form)),
+        item_cosine,
+    ],
+    ids=["ridge", "EASE", "EASE of all users", "EMCDR", "item cosine"],
+)
+def test_both_sides_give_the_same_scores_since_items_that_nobody_has_change_nothing(method, form):
+    train = drawn(40, 6, 5)
+    few = scores_of(method(form), train, History(train.source.counts))
+    wide = with_silent_items(train, 200)
+    many = scores_of(method(form), wide, History(wide.source.counts))
+    np.testing.assert_allclose(many, few, rtol=1e-7, atol=1e-9)
+
+
 def test_ridge_too_large_for_either_side_learns_from_the_most_active_pairs():
     train = drawn(20, 30, 25)
     few = scores_of(ridge(forms.binary, 1.0, most=8), train, History(train.source.counts))
