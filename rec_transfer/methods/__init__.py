@@ -1,62 +1,41 @@
-"""methods"""
+"""Complete recommenders: ``fit(train, *, key) -> scorer``, and functions that make such methods from settings.
 
-from rec_transfer.methods.baselines import GRIDS, fit_ease, fit_emcdr, fit_item_cosine, fit_ridge_counts
-from rec_transfer.methods.ensembles import Scores, averaged, grow_mixture, shares, with_popularity
-from rec_transfer.methods.gains import GAINS, expected_gains, list_gains
-from rec_transfer.methods.gaussian_process import (
-    LENGTHS,
-    START,
-    GaussianProcessTransfer,
-    Prior,
-    expected_bend,
-    fit_gaussian_process,
-    negative_log_evidence,
-    prior_covariance,
+* ``baselines``: item cosine, ridge, EASE and EMCDR, each tuned in the same way
+* ``linear``: the same four as functions of their settings, at any size
+* ``graphs``: axes and walks of one graph of both domains
+* ``ensembles``: popularity added to a method, averages and mixtures
+* ``transfer``: a VAE per domain and a map between them
+* ``shared_latents``, ``gaussian_process``: methods that carry the whole posterior across
+* ``gains``: the expected gain of a list, which such methods rank by
+* ``lists``: the k best items, and the reasons for one
+"""
+
+from rec_transfer.methods.baselines import (
+    Candidates,
+    ease_candidates,
+    emcdr_candidates,
+    fit_ease,
+    fit_emcdr,
+    fit_item_cosine,
+    fit_ridge_counts,
+    item_cosine_candidates,
+    ridge_candidates,
 )
-from rec_transfer.methods.item_models import (
-    Form,
-    clicked,
-    damped,
-    ease,
-    ease_weights,
-    emcdr,
-    even_columns,
-    item_cosine,
-    plain,
-    standardised,
-)
-from rec_transfer.methods.lists import reasons, recommend
-from rec_transfer.methods.shared_latents import (
-    HIDDEN,
-    PAIR_WEIGHT,
-    PRIOR_DRAWS,
-    SAMPLES,
-    InterestMap,
-    Recognition,
-    SharedLatents,
-    SharedTransfer,
-    Users,
-    fit_shared_latents,
-    negative_bound,
-)
-from rec_transfer.methods.sparse_models import (
-    AXES,
-    CHUNK,
-    INVERTED,
-    LEAST,
-    PAIRED,
-    diffusion,
+from rec_transfer.methods.ensembles import (
+    add_popularity,
+    averaged,
+    grow_mixture,
     mixture,
-    paired_ease,
-    paired_ridge,
-    places,
-    popular,
-    spectral_map,
-    stacked,
-    stacked_axes,
-    unit_rows,
-    warm,
+    shares,
+    standardised,
+    with_popularity,
 )
+from rec_transfer.methods.gains import GAINS, expected_gains, list_gains
+from rec_transfer.methods.gaussian_process import GaussianProcessTransfer, fit_gaussian_process
+from rec_transfer.methods.graphs import diffusion, joint_axes, stacked_axes, with_target_history
+from rec_transfer.methods.linear import ease, ease_weights, emcdr, item_cosine, ridge
+from rec_transfer.methods.lists import reasons, recommend
+from rec_transfer.methods.shared_latents import InterestMap, SharedLatents, SharedTransfer, fit_shared_latents
 from rec_transfer.methods.transfer import (
     DomainVAEs,
     Transfer,
@@ -69,40 +48,23 @@ from rec_transfer.methods.transfer import (
 )
 
 __all__ = [
-    "AXES",
-    "CHUNK",
     "GAINS",
-    "GRIDS",
-    "HIDDEN",
-    "INVERTED",
-    "LEAST",
-    "LENGTHS",
-    "PAIRED",
-    "PAIR_WEIGHT",
-    "PRIOR_DRAWS",
-    "SAMPLES",
-    "START",
+    "Candidates",
     "DomainVAEs",
-    "Form",
     "GaussianProcessTransfer",
     "InterestMap",
-    "Prior",
-    "Recognition",
-    "Scores",
     "SharedLatents",
     "SharedTransfer",
     "Transfer",
-    "Users",
+    "add_popularity",
     "averaged",
-    "clicked",
-    "damped",
     "diffusion",
     "domain_vaes",
     "ease",
+    "ease_candidates",
     "ease_weights",
     "emcdr",
-    "even_columns",
-    "expected_bend",
+    "emcdr_candidates",
     "expected_gains",
     "fit_ease",
     "fit_emcdr",
@@ -114,27 +76,20 @@ __all__ = [
     "fused",
     "grow_mixture",
     "item_cosine",
+    "item_cosine_candidates",
+    "joint_axes",
     "list_gains",
     "mixture",
-    "negative_bound",
-    "negative_log_evidence",
-    "paired_ease",
-    "paired_ridge",
-    "places",
-    "plain",
-    "popular",
-    "prior_covariance",
     "reasons",
     "recommend",
+    "ridge",
+    "ridge_candidates",
     "same_user",
     "shares",
-    "spectral_map",
-    "stacked",
     "stacked_axes",
     "standardised",
-    "unit_rows",
     "unknown_user",
-    "warm",
     "with_maps",
     "with_popularity",
+    "with_target_history",
 ]

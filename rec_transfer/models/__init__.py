@@ -9,6 +9,8 @@
 ``sampled_softmax``  the log-likelihood from a sample of the items
 ``factor_model``     a logistic factor model, fitted by EM
 ``laplace``          Gaussian approximation of the likelihood of a user's clicks
+``forms``            what counts are turned into before a linear method reads them
+``axes``             the first axes of a domain's rows, and users on them
 ===================  =====================================================================
 """
 
@@ -80,15 +82,35 @@ from rec_transfer.models.laplace import (
     resample,
 )
 
+from rec_transfer.models.forms import (
+    DomainForm,
+    FitForm,
+    Form,
+    binary,
+    both_domains,
+    centred,
+    column_scaled,
+    log_scaled,
+    normalised_graph,
+    raw,
+    unit_rows,
+)
+from rec_transfer.models.axes import Axes, FitAxes, coordinates, domain_axes, leading_axes
+
 __all__ = [
     "PRECISIONS",
     "VAE",
+    "Axes",
     "Clicked",
     "Decoder",
+    "DomainForm",
     "Encoder",
     "Epochs",
     "Evidence",
     "FactorModel",
+    "FitAxes",
+    "FitForm",
+    "Form",
     "ItemSampler",
     "Objective",
     "Position",
@@ -100,9 +122,15 @@ __all__ = [
     "annealed_beta",
     "approximate",
     "bernoulli_log_likelihood",
+    "binary",
+    "both_domains",
+    "centred",
     "clicked_items",
+    "column_scaled",
+    "coordinates",
     "dense",
     "dense_layer",
+    "domain_axes",
     "domain_factor_models",
     "elbo",
     "encoder_input",
@@ -115,15 +143,19 @@ __all__ = [
     "input_values",
     "item_sampler",
     "lay_out",
+    "leading_axes",
     "load_vae",
     "log_marginal",
     "log_marginal_of_all",
+    "log_scaled",
     "mean_loss",
     "multinomial_log_likelihood",
     "negative_elbo",
     "no_evidence",
+    "normalised_graph",
     "posterior",
     "posterior_of",
+    "raw",
     "reparameterize",
     "resample",
     "sample_at",
@@ -137,4 +169,5 @@ __all__ = [
     "standard_normal",
     "train_vae",
     "train_vae_sparse",
+    "unit_rows",
 ]

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 from scipy import sparse
 
-from rec_transfer.keys import named_keys, once_per_key
+from rec_transfer.keys import named_keys
 from rec_transfer.methods.gains import GAINS, list_gains
 from rec_transfer.models import likelihoods
 from rec_transfer.models.laplace import approximate, log_marginal, log_marginal_of_all, resample
@@ -226,25 +226,23 @@ def score_users(
 
 
 def with_oracle(world: World) -> dict[str, FitMethod]:
-    """Return one method per gain, named "oracle: NDCG@10" and so on; they know ``world``, so they are ceilings.
+    """Return one method per gain, named "oracle: NDCG@10" and so on: what anyone could know who knows ``world``.
 
-    The methods share the posterior samples: those of a test set are sampled once per key, then kept.
+    They read source histories alone. The methods share their posterior samples: the last test set's are kept, so that
+    methods that score it one after the other sample once.
     """
-    directions: dict[tuple[str, str], Callable] = {}
+    kept: list[tuple[sparse.csr_array, tuple, OracleScores]] = []  # at most one: clicks, direction and key, scores
 
-    def scores_of(source: str, target: str) -> Callable[..., OracleScores]:
-        if (source, target) not in directions:
-
-            def score_all(clicks: sparse.csr_array, *, key: Key) -> OracleScores:
-                return score_users(world, source, target, clicks.toarray(), key=key)
-
-            directions[source, target] = once_per_key(score_all)
-        return directions[source, target]
+    def scores_of(clicks: sparse.csr_array, source: str, target: str, key: Key) -> OracleScores:
+        asked = source, target, jax.random.key_data(key).tobytes()
+        if not kept or kept[0][0] is not clicks or kept[0][1] != asked:
+            kept[:] = [(clicks, asked, score_users(world, source, target, clicks.toarray(), key=key))]
+        return kept[0][2]
 
     def method(gain: str) -> FitMethod:
         def fit(train: TrainingData, *, key: Key) -> Scorer:
             def score(history: History) -> np.ndarray:
-                return scores_of(train.source.domain, train.target.domain)(history.source, key=key).scores[gain]
+                return scores_of(history.source, train.source.domain, train.target.domain, key).scores[gain]
 
             return score
 
