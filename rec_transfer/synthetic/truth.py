@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from rec_transfer.methods import shared_latents
 from rec_transfer.models.factor_model import FactorModel
@@ -23,12 +24,12 @@ class TrueMap(NamedTuple):
     relatedness: float
     bend: float
 
-    def __call__(self, interests):
+    def __call__(self, interests: Float[Array, "*users latent"]) -> Float[Array, "*users latent"]:
         rotation, bends = self.domain.rotation, self.domain.bends
         return self.relatedness * common_interests(interests, rotation, bends, bend=self.bend)
 
     @property
-    def variance(self):
+    def variance(self) -> float:
         return 1 - self.relatedness**2
 
 
