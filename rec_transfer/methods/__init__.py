@@ -58,7 +58,6 @@ from rec_transfer.methods.sparse_models import (
     unit_rows,
     warm,
 )
-from rec_transfer.methods.sparse_ranking import CELLS_AT_ONCE, ITEMS_AT_ONCE, PLACES, count, rank_held_out, scores
 from rec_transfer.methods.transfer import (
     DomainVAEs,
     Transfer,
@@ -72,19 +71,16 @@ from rec_transfer.methods.transfer import (
 
 __all__ = [
     "AXES",
-    "CELLS_AT_ONCE",
     "CHUNK",
     "GAINS",
     "GRIDS",
     "HIDDEN",
     "INVERTED",
-    "ITEMS_AT_ONCE",
     "LEAST",
     "LENGTHS",
     "MOST_PAIRS",
     "PAIRED",
     "PAIR_WEIGHT",
-    "PLACES",
     "PRIOR_DRAWS",
     "SAMPLES",
     "START",
@@ -101,7 +97,6 @@ __all__ = [
     "Users",
     "averaged",
     "clicked",
-    "count",
     "damped",
     "diffusion",
     "domain_vaes",
@@ -130,11 +125,9 @@ __all__ = [
     "plain",
     "popular",
     "prior_covariance",
-    "rank_held_out",
     "reasons",
     "recommend",
     "same_user",
-    "scores",
     "shares",
     "spectral_map",
     "stacked",
