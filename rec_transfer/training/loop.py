@@ -122,7 +122,11 @@ def fit(
     elif held_out is not None:
         run = run._replace(best_loss=np.asarray(mean_loss(model, loss, held_out, context=context, epoch=0.0)))
     first = jax.process_index() == 0  # of several processes one speaks and writes; each has read the file by then
-    bar = _bar(epochs, len(run.losses)) if progress and first else None
+    bar = None
+    if progress and first:
+        from tqdm.auto import tqdm
+
+        bar = tqdm(total=epochs, initial=len(run.losses), unit="epoch", disable=None)  # None: not in a log file
     while not _finished(run, epochs, patience):
         number = len(run.losses)
         state, value = epoch(
@@ -190,7 +194,7 @@ def epoch(
     for chunk in batches.chunks(key, number, epochs):
         jax.block_until_ready(before)
         state, total = _run_steps(
-            state, total, chunk.data, context, Position(number, chunk.first, chunk.count, batches.steps),
+            state, total, chunk.data, context, (number, chunk.first, chunk.count, batches.steps),
             learning_rate, weight_decay, loss=loss, take=batches.take, updates=epochs * batches.steps,
             mesh=batches.mesh, by_share=batches.by_share,
         )  # fmt: skip
@@ -216,15 +220,6 @@ def _mean_of_batch(model, batch, users, context, epoch, *, loss):
     return jnp.sum(jnp.where(jnp.arange(len(losses)) < users, losses, 0.0)) / users
 
 
-class Position(NamedTuple):
-    """Where a chunk of steps stands: epochs before it, steps of the epoch before it, its steps, the epoch's."""
-
-    epoch: int
-    first: int
-    count: int
-    steps: int
-
-
 def _optimizer(learning_rate, updates, weight_decay):
     return optax.adamw(optax.cosine_decay_schedule(learning_rate, updates), weight_decay=weight_decay)
 
@@ -247,6 +242,7 @@ def _steps(
     state, total, data, context, position, learning_rate, weight_decay, *, loss, take, updates, mesh, by_share
 ):  # fmt: skip
     optimizer = _optimizer(learning_rate, updates, weight_decay)
+    number, first, count, steps = position  # epochs before; steps of the epoch before; steps here; in the epoch
     if by_share:
         data = jax.tree.map(lambda array: array[:, 0], data)  # of the shares this device's alone
 
@@ -255,7 +251,7 @@ def _steps(
         batch, noise = take(data, index)
         if mesh is not None and not by_share:  # the compiler derives the rest of data-parallel training from this
             batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, jax.P(devices.USERS)))
-        epoch = position.epoch + (position.first + index) / position.steps
+        epoch = number + (first + index) / steps
 
         def mean_of_losses(model):
             return jnp.mean(loss(model, batch, context, key=noise, epoch=epoch))
@@ -266,8 +262,8 @@ def _steps(
         change, moments = optimizer.update(gradient, moments, model)
         return State(optax.apply_updates(model, change), moments), sum_of_losses + value
 
-    state, sum_of_losses = jax.lax.fori_loop(0, position.count, step, (state, jnp.float32(0.0)))
-    return state, total + sum_of_losses / position.steps
+    state, sum_of_losses = jax.lax.fori_loop(0, count, step, (state, jnp.float32(0.0)))
+    return state, total + sum_of_losses / steps
 
 
 def _batches(name, data, batch_size, mesh):
@@ -292,10 +288,9 @@ def _finished(run, epochs, patience):
 
 
 def _copy(model):
-    return jax.device_put(model, may_alias=False)  # which compiles nothing
+    def copied(leaf):
+        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+            return jnp.copy(leaf)
+        return jax.device_put(leaf, may_alias=False)  # which compiles nothing
 
-
-def _bar(epochs, done):
-    from tqdm.auto import tqdm
-
-    return tqdm(total=epochs, initial=done, unit="epoch", disable=None)  # None: on a terminal, not in a log file
+    return jax.tree.map(copied, model)
