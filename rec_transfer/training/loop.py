@@ -163,7 +163,7 @@ def initial_state(model: Model, *, mesh: Mesh | None = None) -> State:
     # By shape alone, since every moment (and the count of steps) starts at zero: nothing is compiled for it.
     moments = jax.tree.map(
         lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)),
-        jax.eval_shape(_optimizer(0.0, 1, 0.0).init, model),
+        jax.eval_shape(_INIT, model),
     )
     state = State(_copy(model), moments)
     return state if mesh is None else devices.on_each(mesh, state)
@@ -222,6 +222,9 @@ def _mean_of_batch(model, batch, users, context, epoch, *, loss):
 
 def _optimizer(learning_rate, updates, weight_decay):
     return optax.adamw(optax.cosine_decay_schedule(learning_rate, updates), weight_decay=weight_decay)
+
+
+_INIT = _optimizer(0.0, 1, 0.0).init  # whatever the settings: one function, so that its shapes are found again
 
 
 @partial(jax.jit, static_argnames=("loss", "take", "updates", "mesh", "by_share"), donate_argnames=("state",))

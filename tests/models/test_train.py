@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse, stats
 
 from rec_transfer import models, training
+from rec_transfer.keys import named_keys
 from rec_transfer.models import (
     LOSSES,
     VAE,
@@ -17,6 +18,7 @@ from rec_transfer.models import (
     likelihoods,
     negative_elbo,
     sparse_negative_elbo,
+    train,
     train_vae,
     vae,
 )
@@ -102,10 +104,10 @@ def test_it_learns_as_well_as_the_dense_path(counts, config, precision):
         model, dense = fitted.model, jnp.asarray(models.dense(counts))
         return float(negative_elbo(model, dense, Objective(1.0, 0.0), key=None, epoch=0.0).mean())
 
-    found = [
-        train_vae(counts, key=jax.random.key(s, compressed=True), config=config, precision=precision) for s in range(2)
-    ]
-    expected = [train_vae(counts, key=jax.random.key(s), config=config, compressed=False) for s in range(2)]
+    def both(**settings):
+        return [train_vae(counts, key=jax.random.key(seed), config=config, **settings) for seed in range(2)]
+
+    found, expected = both(compressed=True, precision=precision), both(compressed=False)
     start = loss(expected[0]._replace(model=VAE(40, config, key=KEY)))
     gained = start - np.mean([loss(fitted) for fitted in expected])
     assert gained > 10
@@ -259,14 +261,14 @@ def test_a_run_with_a_checkpoint_is_read_back_and_another_configuration_refused(
         train_vae(counts, config=replace(config, dropout=0.2), **settings)
 
 
-def test_few_cells_are_trained_on_as_a_dense_matrix_and_many_as_compressed_rows(config):
-    config = replace(config, epochs=1, hidden=2, batch_size=4)
-    for items, compressed in ((models.DENSE_CELLS // 4, False), (models.DENSE_CELLS // 4 + 1, True)):
-        counts = sparse.csr_array((np.ones(8), (np.arange(8) % 4, np.arange(8))), shape=(4, items))
-        by_size = train_vae(counts, key=KEY, config=config)
-        assert_same_bits(by_size.model, train_vae(counts, key=KEY, config=config, compressed=compressed).model)
-        other = train_vae(counts, key=KEY, config=config, compressed=not compressed)
-        assert (by_size.training_loss != other.training_loss).all()
+@pytest.mark.parametrize(("cells", "compressed"), [(170 * 40, False), (170 * 40 - 1, True)])
+def test_few_cells_are_a_dense_matrix_and_many_stay_compressed_rows(counts, config, cells, compressed, monkeypatch):
+    monkeypatch.setattr(train, "DENSE_CELLS", cells)
+    config = replace(config, epochs=2)
+    by_size = train_vae(counts, key=KEY, config=config)
+    assert_same_bits(by_size, train_vae(counts, key=KEY, config=config, compressed=compressed))
+    other = train_vae(counts, key=KEY, config=config, compressed=not compressed)
+    assert (by_size.training_loss != other.training_loss).all()
 
 
 def test_dense_training_is_the_loop_on_the_definition_of_the_loss(counts, config):
@@ -283,11 +285,11 @@ def test_dense_training_is_the_loop_on_the_definition_of_the_loss(counts, config
 def test_a_second_training_of_the_same_shapes_traces_nothing(counts, config):
     config = replace(config, epochs=2)
 
-    def train(seed, rate):
+    def dense_and_compressed(seed):
         for compressed in (True, False):
             settings = {"compressed": compressed, "validation": counts[:40]}
-            train_vae(counts, key=jax.random.key(seed), config=replace(config, learning_rate=rate), **settings)
+            train_vae(counts, key=jax.random.key(seed), config=config, **settings)
 
-    train(0, 1e-2)
+    dense_and_compressed(0)
     with jax.no_tracing():
-        train(1, 1e-2)
+        dense_and_compressed(1)
