@@ -12,7 +12,8 @@ from harness.clicks import NETWORK, first_weights, mean_ndcg
 from rec_transfer import training
 from rec_transfer.models import LOSSES, VAE, Objective, VAEConfig, scores
 
-CELLS_AT_ONCE = 1_000_000  # users x items scored and ranked at a time: 4 MB, which stay in the processor's cache
+SCORED_AT_ONCE = 1_000_000  # users x items scored at a time: 4 MB, which stay in the processor's cache
+RANKED_AT_ONCE = 32_000_000  # users x items handed to the ranking at a time: 128 MB, as evaluation does
 
 
 def vae(items: int, config: VAEConfig) -> VAE:
@@ -56,24 +57,36 @@ class Trainer:
         )
 
     def rank(self):
-        """NDCG@100 of the held-out clicks from their ranks."""
+        """NDCG@100 of the held-out clicks, by the path that evaluation takes: scores in chunks, then their ranks."""
         from rec_transfer.evaluation.ranking import ranks
 
         seen, held_out = self.clicks
-        (users, items), found = seen.shape, []
-        size = max(1, min(CELLS_AT_ONCE // items, users))
-        rows = np.resize(np.arange(users), (-(-users // size), size))  # the last is filled up with users again
-        room = max(int(np.diff(seen.indptr)[rows].sum(axis=1).max()), 1)
-        for number, chosen in enumerate(rows):
-            batch = jax.tree.map(lambda array: array[0], training.compress(seen, chosen[None], room))
-            logits = scores(self.state.model, batch, precision=self.precision)
-            there = chosen[: users - number * size]
+        users, items = seen.shape
+        at_once, found = max(1, RANKED_AT_ONCE // items), []
+        for first in range(0, users, at_once):
+            rows = slice(first, first + at_once)
             found.append(
-                ranks(np.asarray(logits)[: len(there)], held_out[there], known=seen[there],
-                      key=jax.random.fold_in(jax.random.key(2), number))
-            )  # fmt: skip
+                ranks(
+                    self.scores(seen[rows]), held_out[rows], known=seen[rows], key=jax.random.key(2), first=first
+                ).rank
+            )
         number = np.diff(held_out.indptr)
         return mean_ndcg(np.concatenate(found), np.repeat(np.arange(users), number), number)
+
+    def scores(self, seen):
+        """Logits of all items for these users, as one array."""
+        (users, items), waiting = seen.shape, []
+        size = max(1, min(SCORED_AT_ONCE // items, users))
+        rows = np.resize(np.arange(users), (-(-users // size), size))  # the last is filled up with users again
+        room = max(int(np.diff(seen.indptr)[rows].sum(axis=1).max()), 1)
+        found = np.empty((rows.size, items), np.float32)
+        for number, chosen in enumerate(rows):
+            batch = jax.tree.map(lambda array: array[0], training.compress(seen, chosen[None], room))
+            waiting.append(scores(self.state.model, batch, precision=self.precision))
+            if number:  # copied while the next are computed
+                found[(number - 1) * size : number * size] = waiting.pop(0)
+        found[-size:] = waiting.pop()
+        return found[:users]
 
     def product(self, precision, side):
         left, right = (jax.random.normal(jax.random.key(seed), (side, side), precision) for seed in (0, 1))
