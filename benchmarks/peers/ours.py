@@ -62,14 +62,11 @@ class Trainer:
 
         seen, held_out = self.clicks
         users, items = seen.shape
-        at_once, found = max(1, RANKED_AT_ONCE // items), []
+        at_once, key, found = max(1, RANKED_AT_ONCE // items), jax.random.key(2), []
         for first in range(0, users, at_once):
             rows = slice(first, first + at_once)
-            found.append(
-                ranks(
-                    self.scores(seen[rows]), held_out[rows], known=seen[rows], key=jax.random.key(2), first=first
-                ).rank
-            )
+            ranked = ranks(self.scores(seen[rows]), held_out[rows], known=seen[rows], key=key, first=first)
+            found.append(ranked.rank)
         number = np.diff(held_out.indptr)
         return mean_ndcg(np.concatenate(found), np.repeat(np.arange(users), number), number)
 
