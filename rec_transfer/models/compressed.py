@@ -26,9 +26,9 @@ PRECISIONS = ("float32", "bfloat16")
 def sparse_product(
     values: Float[Array, " entries"], batch: SparseBatch, weights: Float[Array, "items hidden"]
 ) -> Float[Array, "users hidden"]:
-    r"""$X W$, X holding ``values`` at the entries that are seen; differentiable in the weights alone.
+    r"""Return $X W$, where X holds ``values`` at the entries that are seen; differentiable in the weights alone.
 
-    Backward is $X^\top G$, a product of compressed rows once more: the batch sorted by columns is $X^\top$ by rows.
+    The backward pass $X^\top G$ is a product of compressed rows too: the batch sorted by columns is $X^\top$ by rows.
     """
     shape = (batch.row_starts.shape[0] - 1, weights.shape[0])
     return BCSR((values[batch.seen], batch.items[batch.seen], batch.row_starts), shape=shape) @ weights
@@ -69,7 +69,7 @@ def dense_layer(
     bias: Float[Array, " outputs"],
     precision: Precision = "float32",
 ) -> Float[Array, "users outputs"]:
-    """Inputs @ weights + bias, both factors rounded to ``precision`` and summed in float32; so backward."""
+    """Return inputs @ weights + bias: factors rounded to ``precision``, summed in float32; backward likewise."""
     return _dense_layer_forward(inputs, weights, bias, precision)[0]
 
 
@@ -96,12 +96,12 @@ def softmax_layer(
     batch: SparseBatch,
     precision: Precision = "float32",
 ) -> PerUser:
-    r"""The last layer and the multinomial log-likelihood of the counts at once, nats per user.
+    r"""Return the multinomial log-likelihood of the counts under the last layer's logits, nats per user.
 
-    $\sum_i x_i \log \mathrm{softmax}(hW + b)_i$, as ``likelihoods.multinomial_log_likelihood`` of the layer's logits.
-    Its gradient $x - n\,\mathrm{softmax}$ is $-\frac{n}{s}(e - \frac{s}{n} x)$ with $e = \exp(\mathrm{logits} - \max)$
-    and s their sum: e is kept as it comes, the few clicked cells are mended in place, and the factor per user goes to
-    the small side of either backward product. The matrix users x items is so written twice in all.
+    $\sum_i x_i \log \mathrm{softmax}(hW + b)_i$, as ``likelihoods.multinomial_log_likelihood`` of these logits. Its
+    gradient $x - n\,\mathrm{softmax}$ is $-\frac{n}{s}(e - \frac{s}{n} x)$ with $e = \exp(\mathrm{logits} - \max)$ and
+    s the sum of e. We store e, overwrite the entries of the clicked items, and apply the factor per user to the smaller
+    operand of each backward product. The users x items matrix is therefore written only twice.
     """
     return _softmax_layer_forward(features, weights, bias, batch, precision)[0]
 
@@ -118,8 +118,8 @@ def _softmax_layer_forward(features, weights, bias, batch, precision):
     explained = jax.ops.segment_sum(batch.counts * clicked, batch.users, users)
     log_likelihood = explained - clicks * (top + jnp.log(total))
     per_click = (total / jnp.maximum(clicks, 1e-6))[batch.users]
-    mended = jnp.exp(clicked - top[batch.users]) - batch.counts * per_click
-    shares = _set_entries(shares.astype(precision), batch, mended.astype(precision))
+    overwritten = jnp.exp(clicked - top[batch.users]) - batch.counts * per_click
+    shares = _set_entries(shares.astype(precision), batch, overwritten.astype(precision))
     return log_likelihood, (features, weights, shares, clicks / total)
 
 
@@ -142,7 +142,7 @@ softmax_layer.defvjp(_softmax_layer_forward, _softmax_layer_backward)
 
 
 def input_values(batch: SparseBatch) -> Float[Array, " entries"]:
-    """``vae.encoder_input`` at the entries alone."""
+    """Return ``vae.encoder_input`` at the entries alone."""
     users = batch.row_starts.shape[0] - 1
     damped = jnp.log1p(batch.counts)
     length = jnp.sqrt(jax.ops.segment_sum(damped**2, batch.users, users))
@@ -158,10 +158,11 @@ def sparse_negative_elbo(
     epoch,
     precision: Precision = "float32",
 ) -> PerUser:
-    """``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
+    """Return ``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
 
-    The encoder sees what the batch says is seen, scaled up as dropout does it; ``epsilon`` is the noise of z. Without
-    it (None) z is its mean, and all entries should be seen, for nothing is scaled.
+    Args:
+        batch: the encoder reads the entries that are seen, scaled up as dropout does it.
+        epsilon: standard normal noise of z. If None, z is its mean, nothing is scaled, and all entries should be seen.
     """
     values = input_values(batch)
     encoder, decoder = model.encoder, model.decoder
