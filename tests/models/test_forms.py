@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from rec_transfer.models import axes as axes_of, forms
+from rec_transfer.models import axes as axes_of
+from rec_transfer.models import forms
 from rec_transfer.types import Interactions, TrainingData
 
 KEY = jax.random.key(0)
