@@ -4,7 +4,7 @@ They stand in the place of what a method would have to learn, so that an experim
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,9 +68,9 @@ def true_map(world: World) -> FitMethod:
 
     def fit(train: TrainingData, *, key) -> Scorer:
         sides = [oracle.domain_of(world, side.domain) for side in (train.source, train.target)]
-        maps = TruePair(*(TrueMap(side, world.config.relatedness, world.config.bend) for side in sides))
-        items = (FactorModel(side.items, side.item_bias) for side in sides)
+        maps: Any = TruePair(*(TrueMap(side, world.config.relatedness, world.config.bend) for side in sides))
+        here, there = (FactorModel(side.items, side.item_bias) for side in sides)
         clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
-        return shared_latents.SharedTransfer(*items, maps, jnp.asarray(clicks), key)
+        return shared_latents.SharedTransfer(here, there, maps, jnp.asarray(clicks), key)
 
     return fit
