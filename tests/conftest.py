@@ -25,7 +25,7 @@ from rec_transfer.models import vae  # noqa: E402
 # and the single tests marked slow elsewhere; `make test` runs everything.
 SLOW = frozenset({
     "experiments", "training", "test_benchmarks.py", "test_conformance.py", "test_distributions.py", "test_oracle.py",
-    "test_sampled_softmax.py", "test_sparse_training.py", "test_student_copies.py", "test_your_own_data.py",
+    "test_sampled_softmax.py", "test_student_copies.py", "test_your_own_data.py",
 })  # fmt: skip
 
 
