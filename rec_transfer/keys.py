@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -31,17 +32,22 @@ def key_for(key: Key, name: str) -> Key:
 
 
 def once_per_key(fit: Callable[..., Any]) -> Callable[..., Any]:
-    """``fit(data, *, key)`` computed when first asked for, once per data object and key, then remembered.
+    """Return ``fit(data, *, key)`` computed when first asked for, once per data object and key, then remembered.
 
-    Data are told apart by identity: they are not changed in place here.
+    Data are told apart by identity and are not changed in place here. A result is forgotten when its data are, unless
+    the result itself holds them; everything is forgotten with the function returned.
+
+    Args:
+        fit: a function of one data object (``Interactions``, ``TrainingData``) and a key.
     """
-    remembered: dict[tuple, tuple[Any, Any]] = {}
+    remembered: WeakKeyDictionary[Any, dict[bytes, Any]] = WeakKeyDictionary()
 
     @wraps(fit)
     def remembering(data, *, key):
-        name = (id(data), jax.random.key_data(key).tobytes())
-        if name not in remembered:  # the data are kept beside the result, so that their id is not given to another
-            remembered[name] = data, fit(data, key=key)
-        return remembered[name][1]
+        of_data = remembered.setdefault(data, {})
+        name = jax.random.key_data(key).tobytes()
+        if name not in of_data:
+            of_data[name] = fit(data, key=key)
+        return of_data[name]
 
     return remembering

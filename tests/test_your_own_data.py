@@ -11,7 +11,7 @@ import pytest
 from rec_transfer.data.counts import from_events
 from rec_transfer.data.log import EVENT_COLUMNS, ITEM_COLUMNS, read_log
 from rec_transfer.evaluation.overlap import overlap_lift
-from rec_transfer.methods.item_models import emcdr
+from rec_transfer.methods.linear import emcdr
 from rec_transfer.methods.lists import recommend
 from rec_transfer.types import TrainingData
 
@@ -83,7 +83,7 @@ def books_without(events, *, kind=None):
 def lift(log, folds=5):
     platform = from_events(log.coded())
     train = TrainingData(platform["films"], platform["books"])
-    return overlap_lift(train, emcdr(1, 0.0), key=jax.random.key(0), folds=folds)
+    return overlap_lift(train, emcdr(1), key=jax.random.key(0), folds=folds)
 
 
 def test_blank_columns_may_be_blank(tmp_path):

@@ -1,73 +1,82 @@
-"""What every model has to beat: random order, popularity, and what the counts give without a network, tuned."""
+"""What every model has to beat besides popularity: four linear methods on the counts, each tuned in the same way.
 
+Each has about twelve candidates, compared by 5-fold cross-validation on the overlapping users. The candidates are made
+when a method is fitted: what those of one family share (a similarity, axes) is computed once per fold and freed with
+the search.
+"""
+
+from collections.abc import Mapping
 from itertools import product
 
-import numpy as np
-
-from rec_transfer.evaluation import metrics
 from rec_transfer.evaluation.tuning import Tuned, tuned
-from rec_transfer.maps.ridge import fit_ridge
-from rec_transfer.methods.item_models import clicked, damped, ease, emcdr, item_cosine, plain
-from rec_transfer.types import History, Key, Scorer, TrainingData
+from rec_transfer.keys import once_per_key
+from rec_transfer.methods.ensembles import with_popularity
+from rec_transfer.methods.factors import domain_axes
+from rec_transfer.methods.forms import binary, centred, log_scaled, raw
+from rec_transfer.methods.linear import ease, emcdr, item_cosine, ridge
+from rec_transfer.types import FitMethod, Key, TrainingData
 
-# Twelve candidates each, compared by 5-fold cross-validation on the overlapping users. Ridge on counts has thirty,
-# two forms of the counts and the penalties of ``fit_ridge``: its leave-one-out predictions cost next to nothing.
-GRIDS = {
-    "item cosine": {
-        f"{form.__name__}, popularity {popularity:g}": item_cosine(form, popularity)
-        for form, popularity in product((clicked, damped), (0.0, 0.1, 0.2, 0.5, 1.0, 2.0))
-    },
-    "EASE": {
-        f"{form.__name__}, evenness {evenness:g}, strangers {strangers:g}, penalty {penalty:g}": ease(
-            form, penalty, strangers=strangers, evenness=evenness
-        )
-        for (form, evenness), strangers, penalty in product(
-            ((clicked, 0.0), (damped, 0.0), (damped, 0.5)), (0.0, 1.0), (10.0, 30.0)
-        )
-    },
-    "EMCDR": {
-        f"{factors} factors, evenness {evenness:g}": emcdr(factors, evenness)
-        for factors, evenness in product((4, 6, 8, 12, 16, 32), (0.0, 1.0))
-    },
-}
+Candidates = Mapping[str, FitMethod]
 
 
-def fit_ridge_counts(train: TrainingData, *, key: Key) -> Scorer:
-    r"""Ridge regression from source counts to target counts, $\hat x_t = \bar x_t + (x_s - \bar x_s) B$, no network.
+def item_cosine_candidates() -> Candidates:
+    """Return item cosine with two forms of the counts and six powers of popularity.
 
-    B is fitted on the overlapping users; the means are over *all* training users of a domain, so that a user without
-    any signal gets the popular items. Counts as they are or damped, and lambda, are chosen by the NDCG@10 of
-    leave-one-out predictions for the overlapping users: the metric that it is judged by.
+    A little popularity is added to each, for the items that no item of the user's reaches: their cosines are all zero.
     """
-    paired_source, paired_target = (side.counts for side in train.pairs)
-    relevant = paired_target.toarray()
+    found = {}
+    for form in (binary, log_scaled):
+        cosine = once_per_key(item_cosine(form))
+        for power in (0.0, 0.15, 0.25, 0.35, 0.5, 1.0):
+            found[f"{form.__name__}, popularity power {power:g}"] = with_popularity(cosine, power=power, weight=0.01)
+    return found
 
-    def judge(left_out: np.ndarray) -> float:
-        return float(np.nanmean(metrics.ndcg(left_out, relevant, key=key)))
 
-    def fit(form):
-        ridge = fit_ridge(form(paired_source).toarray(), form(paired_target).toarray(), judge=judge)
-        return judge(ridge.left_out), form, ridge
+def ridge_candidates() -> Candidates:
+    """Return ridge on counts with two forms of the counts and six penalties."""
+    return {
+        f"{form.__name__}, penalty {penalty:g}": ridge(form, penalty)
+        for form, penalty in product((raw, log_scaled), (0.3, 1.0, 3.0, 10.0, 30.0, 100.0))
+    }
 
-    _, form, ridge = max((fit(form) for form in (plain, damped)), key=lambda candidate: candidate[0])
-    source_mean, target_mean = (form(domain.counts).mean(axis=0) for domain in (train.source, train.target))
 
-    def score(history: History) -> np.ndarray:
-        return target_mean + (form(history.source) - source_mean) @ ridge.coefficients
+def ease_candidates() -> Candidates:
+    """Return EASE with three forms of the counts, single-domain users left out or counted, and two penalties."""
+    return {
+        f"{form.__name__}, column power {power:g}, single-domain users {weight:g}, penalty {penalty:g}": ease(
+            form, penalty, single_domain=weight, column_power=power
+        )
+        for (form, power), weight, penalty in product(
+            ((binary, 0.0), (log_scaled, 0.0), (log_scaled, 0.5)), (0.0, 1.0), (5.0, 15.0)
+        )
+    }
 
-    return score
+
+def emcdr_candidates() -> Candidates:
+    """Return EMCDR with six numbers of factors, of columns as they are and of columns of equal spread."""
+    numbers, found = (4, 6, 8, 12, 16, 32), {}
+    for power in (0.0, 1.0):
+        axes = domain_axes(centred(log_scaled, column_power=power), max(numbers))
+        for factors in numbers:
+            found[f"{factors} factors, column power {power:g}"] = emcdr(factors, axes=axes)
+    return found
 
 
 def fit_item_cosine(train: TrainingData, *, key: Key) -> Tuned:
-    """Item-cosine across domains (see ``item_cosine``): form of the counts and weight of popularity tuned."""
-    return tuned(GRIDS["item cosine"])(train, key=key)
+    """Fit item cosine across domains (see ``item_cosine``): form of the counts and power of popularity tuned."""
+    return tuned(item_cosine_candidates())(train, key=key)
+
+
+def fit_ridge_counts(train: TrainingData, *, key: Key) -> Tuned:
+    """Fit ridge regression from source to target counts (see ``ridge``): form of the counts and lambda tuned."""
+    return tuned(ridge_candidates())(train, key=key)
 
 
 def fit_ease(train: TrainingData, *, key: Key) -> Tuned:
-    """EASE on stacked domains (see ``ease``): form, scale of columns, weight of single-domain users, lambda tuned."""
-    return tuned(GRIDS["EASE"])(train, key=key)
+    """Fit EASE on both domains (see ``ease``): form, scale of columns, single-domain users and lambda tuned."""
+    return tuned(ease_candidates())(train, key=key)
 
 
 def fit_emcdr(train: TrainingData, *, key: Key) -> Tuned:
-    """Factors of either domain and a ridge map between them (see ``emcdr``): number and scale of columns tuned."""
-    return tuned(GRIDS["EMCDR"])(train, key=key)
+    """Fit factors of either domain with a map between them (see ``emcdr``): their number and column scale tuned."""
+    return tuned(emcdr_candidates())(train, key=key)

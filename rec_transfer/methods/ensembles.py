@@ -1,50 +1,86 @@
-"""Scores put together: popularity added to a method, and a mixture grown on held-out rows.
-
-``sparse_models.mixture`` is the method that such weights make.
-"""
+"""Scores put together: popularity added to a method, the mean and the mixture of several, weights grown."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from rec_transfer.methods.sparse_models import popular
-from rec_transfer.types import (
-    FitMethod,
-    History,
-    Key,
-    Scorer,
-    TrainingData,
-)
+from rec_transfer.methods.forms import NO_SPREAD, binary
+from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
 Scores = Float[np.ndarray, "users items"]
 
 
 def with_popularity(method: FitMethod, *, weight: float = 0.0, power: float = 0.0) -> FitMethod:
-    r"""A method's scores with popularity in them: $s_j\, p_j^{\,q} + w\,p_j$.
-
-    p is the share of the target's training users that have an item, one user at least.
+    """Return a method whose scores contain popularity (see ``add_popularity``).
 
     Args:
         method: what popularity is added to.
-        weight: w, for scores that estimate a share themselves (ridge, EASE).
-        power: q, for scores that were divided by a root of the popularity (axes, diffusion).
+        weight, power: of the popularity.
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         scorer, share = method(train, key=key), shares(train)
-
-        def score(history: History) -> np.ndarray:
-            return np.asarray(scorer(history)) * share**power + np.float32(weight) * share
-
-        return score
+        return lambda history: add_popularity(np.asarray(scorer(history)), share, weight=weight, power=power)
 
     return fit
 
 
+def add_popularity(
+    scores: Scores, share: Float[np.ndarray, " items"], *, weight: float = 0.0, power: float = 0.0
+) -> Scores:
+    r"""Return scores that contain popularity: $s_j\, p_j^{\,q} + w\,p_j$.
+
+    Args:
+        scores: s.
+        share: p, the share of the target's training users that have an item (``shares``).
+        weight: w, for scores that estimate a share themselves (ridge, EASE) or say nothing of many items (cosine).
+        power: q, for scores that were divided by a root of the popularity (cosine, axes, diffusion).
+    """
+    return scores * share ** np.float32(power) + np.float32(weight) * share
+
+
 def shares(train: TrainingData) -> Float[np.ndarray, " items"]:
-    """Share of the target's training users that have each item, as if one had it that nobody has."""
-    return np.maximum(popular(train.target), np.float32(1 / len(train.target.users)))
+    """Return the share of the target's training users that have each item; an item nobody has counts as one user's."""
+    has = np.maximum(binary(train.target.counts).sum(axis=0), 1.0)
+    return np.asarray(has / len(train.target.users), np.float32)
+
+
+def standardised(scores: Float[np.ndarray, "users items"]) -> Float[np.ndarray, "users items"]:
+    """Return the scores with mean 0 and variance 1 in every row; a row of equals becomes zeros."""
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    spread = scores.std(axis=1, keepdims=True)
+    return centred / np.where(spread > NO_SPREAD, spread, 1.0) * (spread > NO_SPREAD)
+
+
+def mixture(methods: Mapping[str, FitMethod], weights: Mapping[str, float]) -> FitMethod:
+    r"""Return the sum of several methods' standardised scores: $\sum_m w_m (s_m - \bar s_m) / \sigma_m$, per user.
+
+    A low-dimensional map loses item-level detail, such as two listings of one product; nearest-neighbour methods keep
+    it. Neighbours say nothing about items that no similar user has; the map does. The mixture uses both.
+
+    Args:
+        methods: name -> method; one with weight 0 is not fitted.
+        weights: name -> w, as ``grow_mixture`` returns them.
+
+    Raises:
+        ValueError: methods and weights of other names, or no weight above zero.
+    """
+    if set(methods) != set(weights) or not any(weight > 0 for weight in weights.values()):
+        raise ValueError(
+            f"weights: got {dict(weights)}, expected one for each of {sorted(methods)}, with one above zero"
+        )
+    used = {name: weight for name, weight in weights.items() if weight != 0}
+
+    def fit(train: TrainingData, *, key: Key) -> Scorer:
+        scorers = {name: methods[name](train, key=key) for name in used}
+
+        def score(history: History) -> Scores:
+            return sum(used[name] * standardised(np.asarray(scorer(history))) for name, scorer in scorers.items())
+
+        return score
+
+    return fit
 
 
 def grow_mixture(
@@ -55,14 +91,14 @@ def grow_mixture(
     most: int = 6,
     gain: float = 0.005,
 ) -> dict[str, float]:
-    r"""Weights of a sum of scores, grown one part at a time while a judge likes it better (Caruana et al. 2004).
+    r"""Return the weights of a sum of scores, grown while each added part raises a number (Caruana et al. 2004).
 
     The best part alone has the weight 1; then whichever part, with whichever weight, helps most is added, a part that
     is in perhaps once more. Stepwise growth tries few of the mixtures there are, and so can fit little of the judge's
-    noise.
+    noise. ``mixture`` is the method that such weights make.
 
     Args:
-        scores: one array per part, on one scale (``item_models.standardised``).
+        scores: one array per part, on one scale (``standardised``).
         judge: scores -> a number to be made large, above zero, from rows that nothing was fitted on.
         weights: what a part may be added with.
         most: additions at most.
@@ -92,7 +128,7 @@ def grow_mixture(
 
 
 def averaged(methods: Mapping[str, FitMethod]) -> FitMethod:
-    """The mean of several methods' scores, all fitted with one key.
+    """Return the method whose scores are the mean of several methods' scores, all fitted with one key.
 
     For scores that are expected gains (``shared_latents``, ``gaussian_process``) it is the expected gain under the
     equal mixture of their posteriors: what one is wrong about, another may not be. Scores in different units have no

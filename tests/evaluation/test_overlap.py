@@ -8,11 +8,11 @@ from rec_transfer.evaluation.floors import fit_popularity
 from rec_transfer.evaluation.overlap import MIN_USERS, Lift, lift_by_overlap, overlap_lift, with_overlap
 from rec_transfer.evaluation.tuning import cross_validate
 from rec_transfer.keys import named_keys
-from rec_transfer.methods.item_models import emcdr
+from rec_transfer.methods.linear import emcdr
 from rec_transfer.types import Interactions, TrainingData
 
 KEY = jax.random.key(3)
-FIT = emcdr(2, 1.0)
+FIT = emcdr(2)
 
 
 @pytest.fixture(scope="module")

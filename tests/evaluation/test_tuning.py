@@ -7,7 +7,8 @@ import pytest
 from rec_transfer.evaluation import metrics
 from rec_transfer.evaluation.floors import fit_popularity, fit_random
 from rec_transfer.evaluation.tuning import cross_validate, tuned
-from rec_transfer.methods.baselines import fit_ridge_counts
+from rec_transfer.methods.forms import log_scaled
+from rec_transfer.methods.linear import ridge
 from rec_transfer.types import History, TrainingData
 
 KEY = jax.random.key(5)
@@ -67,18 +68,19 @@ def test_a_candidate_that_looks_for_the_answers_does_not_find_them(split):
 def test_the_planted_best_is_chosen_and_refitted_on_everybody(split):
     fitted = []
 
-    def ridge(train, *, key):
+    def counted(train, *, key):
         fitted.append(train)
-        return fit_ridge_counts(train, key=key)
+        return ridge(log_scaled, 3.0)(train, key=key)
 
-    scorer = tuned({"chance": fit_random, "ridge": ridge, "popularity": fit_popularity}, folds=3)(split.train, key=KEY)
+    candidates = {"chance": fit_random, "ridge": counted, "popularity": fit_popularity}
+    scorer = tuned(candidates, folds=3)(split.train, key=KEY)
     assert scorer.choice == "ridge"
     assert list(scorer.means) == ["chance", "ridge", "popularity"]
     assert scorer.means["ridge"] > scorer.means["popularity"] > scorer.means["chance"]
     assert len(fitted) == 3 + 1
     assert fitted[-1] is split.train
     scores = scorer(split.history)
-    np.testing.assert_allclose(scores, fit_ridge_counts(split.train, key=KEY)(split.history))
+    np.testing.assert_allclose(scores, ridge(log_scaled, 3.0)(split.train, key=KEY)(split.history))
 
 
 def test_of_equals_the_first_is_chosen_since_they_meet_the_same_folds_keys_and_ties(split):

@@ -9,23 +9,29 @@ from rec_transfer.methods import ensembles
 from rec_transfer.types import History, Interactions, TrainingData
 
 KEY = jax.random.key(0)
+ASKED = History(sparse.csr_array((2, 2), dtype=int))
 
 
-def test_popularity_lifts_by_its_power_and_is_added_by_its_weight():
+@pytest.fixture(scope="module")
+def train():
+    """Four users, of whom three have p in the target, nobody q, two r and one s."""
     counts = sparse.csr_array(np.array([[1, 0, 2, 0], [1, 0, 0, 0], [0, 0, 1, 0], [3, 0, 0, 1]]))
     ids = np.array(["a", "b", "c", "d"])
-    train = TrainingData(
+    return TrainingData(
         Interactions("source", counts[:, :2], ids, np.array(["x", "y"])),
         Interactions("target", counts, ids, np.array(["p", "q", "r", "s"])),
     )
 
-    def constant(train, *, key):
+
+def test_popularity_lifts_by_its_power_and_is_added_by_its_weight(train):
+    def fives(train, *, key):
         return lambda history: np.full((history.source.shape[0], 4), 5.0)
 
     def scores(**options):
-        return ensembles.with_popularity(constant, **options)(train, key=KEY)(History(counts[:2, :2]))
+        return ensembles.with_popularity(fives, **options)(train, key=KEY)(History(train.source.counts[:2]))
 
     share = np.array([0.75, 0.25, 0.5, 0.25])  # nobody has q: as if one had
+    np.testing.assert_array_equal(ensembles.shares(train), share)
     np.testing.assert_allclose(scores(weight=2.0), [5 + 2 * share] * 2)
     np.testing.assert_allclose(scores(power=0.5), [5 * np.sqrt(share)] * 2, rtol=1e-6)
     np.testing.assert_allclose(scores(), np.full((2, 4), 5.0))
@@ -64,6 +70,50 @@ def test_a_part_added_more_than_once_has_the_sum_of_its_weights():
     wanted = np.array([[1.0, 1.6]])  # other is the start, then one is added with 1, then other twice with .3
     weights = ensembles.grow_mixture(scores, lambda total: 10 - float(np.linalg.norm(total - wanted)))
     assert weights == pytest.approx({"one": 1.0, "other": 1.6})
+
+
+def test_standardised_scores_have_mean_zero_and_variance_one_in_every_row():
+    scores = np.random.default_rng(0).gamma(1.0, size=(6, 9)) * np.arange(1, 7)[:, None]
+    found = ensembles.standardised(np.vstack([scores, np.full((1, 9), 0.1)]))
+    np.testing.assert_allclose(found.mean(axis=1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(found[:6].std(axis=1), 1.0)
+    assert not found[6].any()  # nothing tells its items apart
+
+
+def constant(*rows):
+    """A method whose scores are these rows, whoever asks."""
+    return lambda train, *, key: lambda history: np.array(rows, float)
+
+
+def test_a_mixture_adds_standardised_scores(train):
+    methods = {"one": constant([1, 2, 3, 6], [4, 0, 4, 0]), "other": constant([0, 1, 0, 1], [1, 2, 3, 4])}
+    mixed = ensembles.mixture(methods, {"one": 2.0, "other": 0.5})(train, key=KEY)(ASKED)
+    first = np.array([[-2, -1, 0, 3] / np.sqrt(3.5), [1, -1, 1, -1]])
+    second = np.array([[-1, 1, -1, 1], [-1.5, -0.5, 0.5, 1.5] / np.sqrt(1.25)])
+    np.testing.assert_allclose(mixed, 2.0 * first + 0.5 * second)
+
+
+def test_a_method_without_weight_is_not_fitted(train):
+    def refused(train, *, key):
+        raise AssertionError("fitted")
+
+    methods = {"one": constant([1, 2, 3, 6]), "none": refused}
+    mixed = ensembles.mixture(methods, {"one": 1.0, "none": 0.0})(train, key=KEY)(ASKED)
+    np.testing.assert_allclose(mixed, [[-2, -1, 0, 3] / np.sqrt(3.5)])
+
+
+def test_weights_of_other_methods_are_refused():
+    with pytest.raises(ValueError, match="weights: got"):
+        ensembles.mixture({"a": constant([0])}, {"b": 1.0})
+    with pytest.raises(ValueError, match="above zero"):
+        ensembles.mixture({"a": constant([0])}, {"a": 0.0})
+
+
+def test_the_mean_of_methods_is_the_mean_of_their_scores(train):
+    mean = ensembles.averaged({"one": constant([1, 2]), "other": constant([3, 6])})
+    np.testing.assert_allclose(mean(train, key=KEY)(ASKED), [[2, 4]])
+    with pytest.raises(ValueError, match="methods: got none"):
+        ensembles.averaged({})
 
 
 def test_nothing_to_mix_is_refused():
