@@ -28,7 +28,7 @@ def item_cosine_candidates() -> Candidates:
     for form in (binary, log_scaled):
         cosine = once_per_key(item_cosine(form))
         for power in (0.0, 0.15, 0.25, 0.35, 0.5, 1.0):
-            found[f"{form.__name__}, popularity power {power:g}"] = with_popularity(cosine, power=power, weight=0.01)
+            found[f"{form.__name__}, popularity power {power:g}"] = with_popularity(cosine, power=power, weight=1e-3)
     return found
 
 

@@ -94,18 +94,16 @@ def _ridge_weights(x, penalty, source_mean):
     Nothing is centred in memory: means enter as corrections of rank one.
     """
     users, items = x.shape
-    x = x.astype(_dtype(min(x.shape)))
-    mean = np.asarray(x.mean(axis=0))
-
-    def apart(rows):  # (rows - source mean) . mean, per row
-        return rows @ mean - source_mean @ mean
+    dtype = _dtype(min(x.shape))
+    x, mean, source_mean = x.astype(dtype), x.mean(axis=0).astype(dtype), source_mean.astype(dtype)
 
     if items <= users:
         gram = (x.T @ x).toarray() - users * np.outer(mean, mean)
         factor = _factor(gram, penalty)
 
         def weights_of(rows):
-            solved = linalg.cho_solve(factor, rows.toarray().T - source_mean[:, None], check_finite=False)
+            apart = rows.astype(dtype).toarray().T - source_mean[:, None]
+            solved = linalg.cho_solve(factor, apart, overwrite_b=True, check_finite=False)
             return (x @ solved - mean @ solved).T
 
     else:
@@ -115,8 +113,10 @@ def _ridge_weights(x, penalty, source_mean):
         factor = _factor(gram, penalty)
 
         def weights_of(rows):
-            products = (x @ rows.T).toarray() - (x @ source_mean)[:, None] - apart(rows)
-            return linalg.cho_solve(factor, products, check_finite=False).T
+            rows = rows.astype(dtype)
+            products = (x @ rows.T).toarray()  # (x - mean) . (rows - source mean), its four terms one by one
+            products -= (x @ source_mean)[:, None] + (rows @ mean - source_mean @ mean)
+            return linalg.cho_solve(factor, products, overwrite_b=True, check_finite=False).T
 
     return weights_of
 
@@ -175,6 +175,7 @@ def _ease_scores(rows, penalty, first):
     left = 1 - _explained(target, inverse)
 
     def score_rows(new):
+        new = new.astype(rows.dtype)
         known = new[:, first:].toarray()
         explained = (back @ (inverse @ (rows @ new.T).toarray())).T
         return known - (known - explained) / left
