@@ -18,7 +18,7 @@ from two_processes import two_at_a_time
 from rec_transfer import evaluation, maps, synthetic
 from rec_transfer.evaluation.splits import cold_start
 from rec_transfer.keys import named_keys, once_per_key
-from rec_transfer.maps import distributions, kernels, linear, networks
+from rec_transfer.maps import distributions, kernels, linear, networks, transport
 from rec_transfer.methods import baselines, ensembles, transfer
 from rec_transfer.methods.gaussian_process import fit_gaussian_process
 from rec_transfer.methods.shared_latents import fit_shared_latents
@@ -50,10 +50,10 @@ def ladder(world: synthetic.World | None) -> tuple[dict, dict]:
         "EMCDR": baselines.fit_emcdr,
         "VAE, unknown user": transfer.unknown_user(vaes),
     }
-    rungs |= transfer.with_aligners(
+    rungs |= transfer.with_maps(
         {
-            "VAE + Wasserstein-2, no pairs": distributions.fit_wasserstein_map,
-            "VAE + CORAL, no pairs": distributions.fit_coral_map,
+            "VAE + Wasserstein-2, no pairs": transport.fit_wasserstein_map,
+            "VAE + CORAL, no pairs": transport.fit_coral_map,
             "VAE + MMD": distributions.fit_mmd_map,
             "VAE + adversary": distributions.fit_adversarial_map,
             "VAE + Procrustes": linear.fit_procrustes_map,

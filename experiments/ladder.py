@@ -11,15 +11,15 @@ from rec_transfer import evaluation
 from rec_transfer.evaluation.metrics import ndcg_at_k
 from rec_transfer.keys import key_for, numpy_generator, once_per_key
 from rec_transfer.maps import fit_ridge_map
-from rec_transfer.methods import ensembles, fit_transfer, forms, graphs, linear
-from rec_transfer.models import VAE, VAEConfig, train_vae
+from rec_transfer.methods import ensembles, fit_transfer, graphs, linear
+from rec_transfer.models import VAE, VAEConfig, domain_axes, forms, train_vae
 from rec_transfer.types import FitMethod, Interactions, Key, Scorer, Split, TrainingData
 
 WORK = 1e9  # users x items x epochs of a VAE's training: some ten seconds on one core
 VAE_RUNG, OURS, BARE = "VAE + ridge map", "mixture", "item cosine alone"
-POWERS = tuple({"power": power} for power in (0.5, 0.75, 1.0))
+POWERS = tuple({"power": power} for power in (0.25, 0.5, 0.75, 1.0))
 WEIGHTS = tuple({"weight": weight} for weight in (0.0, 0.3, 1.0, 3.0, 10.0, 30.0))
-PENALTIES = (10.0, 30.0, 100.0)  # of rows of length 1 (of two domains side by side: of length 1 over both)
+COSINE_WAYS = tuple({"power": power, "weight": weight} for power in (0.5, 1.0) for weight in (0.0001, 0.01, 0.1))
 
 
 class Candidate(NamedTuple):
@@ -35,24 +35,22 @@ def ladder(warm: bool) -> dict[str, dict[str, Candidate]]:
     Args:
         warm: users have a target history, which methods that read one domain are given as columns of the source.
     """
-    axes = linear.domain_axes(forms.normalised_graph, 512)
-    joint = graphs.joint_axes(256)
-    cosine = {
-        form.__name__: Candidate(linear.item_cosine(form), WEIGHTS) for form in (forms.binary, forms.log_scaled)
-    }
+    axes, joint = domain_axes(forms.normalised_graph, 256), graphs.joint_axes(256)
+    cosine = {form.__name__: once_per_key(linear.item_cosine(form)) for form in (forms.binary, forms.log_scaled)}
     rungs = {
-        "item cosine": cosine,
+        "item cosine": {name: Candidate(method, COSINE_WAYS) for name, method in cosine.items()},
         "ridge + popularity": {
-            f"penalty {penalty:g}": Candidate(linear.ridge(forms.unit_rows, penalty), WEIGHTS) for penalty in PENALTIES
+            f"penalty {penalty:g}": Candidate(linear.ridge(forms.unit_rows, penalty), WEIGHTS)
+            for penalty in (10.0, 30.0, 100.0)
         },
         "EASE": {
             f"penalty {penalty:g}": Candidate(linear.ease(forms.unit_rows, penalty, single_domain=float(warm)), WEIGHTS)
-            for penalty in PENALTIES
+            for penalty in (5.0, 15.0, 50.0)
         },
         "EMCDR (axes + map)": {
-            f"{number} axes": Candidate(linear.emcdr(number, axes=axes), POWERS)
-            for number in (16, 32, 64, 128, 256, 512)
-        },
+            f"{number} axes": Candidate(linear.emcdr(number, axes=axes), POWERS) for number in (16, 32, 64, 128, 256)
+        }
+        | {f"{number} centred axes": Candidate(linear.emcdr(number), POWERS) for number in (16, 32, 64)},
         "axes of both graphs": {
             f"{number} axes": Candidate(graphs.stacked_axes(number, axes=joint), POWERS)
             for number in (16, 32, 64, 128, 256)
@@ -62,7 +60,7 @@ def ladder(warm: bool) -> dict[str, dict[str, Candidate]]:
     if warm:  # ridge would learn to repeat the target history; EMCDR's map to itself is the one graph's axes
         del rungs["ridge + popularity"], rungs["EMCDR (axes + map)"]
         rungs["item cosine"] = {
-            name: Candidate(graphs.with_target_history(method), ways) for name, (method, ways) in cosine.items()
+            name: Candidate(graphs.with_target_history(method), COSINE_WAYS) for name, method in cosine.items()
         }
     return rungs
 
@@ -91,7 +89,7 @@ def domain_vae(domain: Interactions, *, key: Key) -> VAE:
 
 
 def sampled_ndcg(scores: np.ndarray, split: Split, drawn: np.ndarray, *, key: Key) -> float:
-    """Return the mean NDCG@10 of every hidden item among its sampled negatives, as ``evaluation.measure`` reports it."""
+    """Return the mean NDCG@10 of every hidden item among its sampled negatives, as ``measure`` reports it."""
     return float(ndcg_at_k(evaluation.ranks_among(scores, split.hidden, drawn, key=key).by_row(), 10).mean())
 
 
@@ -129,13 +127,14 @@ def choose(split: Split, negatives: int, warm: bool, *, fit_key: Key, key: Key) 
                 if value > best:
                     best, setting, chosen, kept = value, name, (method, way), scores
         method, way = chosen
-        log.append((rung, ", ".join([setting, *(f"popularity {name} {number:g}" for name, number in way.items())]), best))
+        added = (f"popularity {name} {number:g}" for name, number in way.items())
+        log.append((rung, ", ".join([setting, *added]), best))
         rungs[rung] = ensembles.with_popularity(method, **way)
         lift = {name: number for name, number in way.items() if name == "power"}  # the mixture adds popularity itself
         lifted = ensembles.add_popularity(kept, share, **lift)
         parts[rung] = ensembles.with_popularity(method, **lift), ensembles.standardised(lifted)
     rungs[VAE_RUNG] = vae_rung()
-    bare = next(iter(candidates_of["item cosine"].values())).method
+    bare = candidates_of["item cosine"]["binary"].method
     for name, method in ((VAE_RUNG, rungs[VAE_RUNG]), (BARE, bare), ("popularity", evaluation.fit_popularity)):
         parts[name] = method, ensembles.standardised(scores_of(method))
     weights = ensembles.grow_mixture({name: scores for name, (_, scores) in parts.items()}, judge)

@@ -41,12 +41,12 @@ def linear_map(factor_models):
     def fit(train: TrainingData, *, key) -> Scorer:
         here, there = (factor_models(side, key=key) for side in (train.source, train.target))
         beliefs = (
-            laplace.belief(evidence_of(m, s.counts)).mean for m, s in zip((here, there), train.pairs, strict=True)
+            laplace.posterior_of(evidence_of(m, s.counts)).mean for m, s in zip((here, there), train.pairs, strict=True)
         )
         ridge = fit_ridge(*map(np.asarray, beliefs))
 
         def score(history):
-            known = np.asarray(laplace.belief(evidence_of(here, history.source)).mean)
+            known = np.asarray(laplace.posterior_of(evidence_of(here, history.source)).mean)
             return np.asarray(there(jnp.asarray(known @ ridge.coefficients + ridge.intercept, jnp.float32)))
 
         return score
@@ -61,7 +61,7 @@ def exact_posteriors(vaes):
         found = laplace.approximate(
             _decoded_log_likelihood, jnp.asarray(dense(counts)), model.decoder, latent=model.config.latent, steps=10
         )
-        return laplace.belief(found)
+        return laplace.posterior_of(found)
 
     def fit(train: TrainingData, *, key) -> Scorer:
         here, there = (vaes(side, key=key) for side in (train.source, train.target))
@@ -99,9 +99,9 @@ def cell(kind: str, seed: int) -> pd.DataFrame:
                 shared_latents.fit_shared_latents, factor_models=models
             )
             lines["linear map between item models", name, pairs] = linear_map(models)
-        lines["VAE + ridge map, encoder", "learned", pairs] = transfer.with_aligners(
-            {"": maps.fit_ridge_map}, vaes=vaes
-        )[""]
+        lines["VAE + ridge map, encoder", "learned", pairs] = transfer.with_maps({"": maps.fit_ridge_map}, vaes=vaes)[
+            ""
+        ]
         lines["VAE + ridge map, Newton steps", "learned", pairs] = exact_posteriors(vaes)
     for name, models in (("learned", learned), ("true", true)):
         lines["Gaussian process", name, few_pairs] = partial(fit_gaussian_process, factor_models=models)

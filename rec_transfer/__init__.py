@@ -5,11 +5,16 @@ rec_transfer as rt`` costs next to nothing: a name is imported when it is first 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 MODULES = ("data", "training", "models", "maps", "methods", "evaluation", "synthetic", "plotting")
 CONTENTS = {
     "types": ("Interactions", "TrainingData", "History", "Split"),
+    "keys": ("named_keys",),
     "data": ("read_log", "from_events", "count_log"),
+    "models": ("VAEConfig", "train_vae", "posterior"),
+    "maps": ("fit_ridge_map",),
+    "methods": ("fit_transfer", "with_maps", "fit_ridge_counts", "recommend", "reasons"),
     "evaluation": (
         "cold_start",
         "evaluate",
@@ -20,13 +25,28 @@ CONTENTS = {
         "fit_popularity",
         "tuned",
     ),
-    "models": ("VAEConfig", "train_vae", "posterior"),
-    "maps": ("fit_ridge_map",),
-    "methods": ("fit_transfer", "with_aligners", "fit_ridge_counts", "recommend", "reasons"),
-    "keys": ("named_keys",),
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}
 __all__ = [*MODULES, *_HOME]
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors, which look nothing up
+    from rec_transfer import data, evaluation, maps, methods, models, plotting, synthetic, training
+    from rec_transfer.data import count_log, from_events, read_log
+    from rec_transfer.evaluation import (
+        cold_start,
+        compare,
+        evaluate,
+        fit_popularity,
+        overlap_lift,
+        paired_tests,
+        summarise,
+        tuned,
+    )
+    from rec_transfer.keys import named_keys
+    from rec_transfer.maps import fit_ridge_map
+    from rec_transfer.methods import fit_ridge_counts, fit_transfer, reasons, recommend, with_maps
+    from rec_transfer.models import VAEConfig, posterior, train_vae
+    from rec_transfer.types import History, Interactions, Split, TrainingData
 
 
 def __getattr__(name: str):

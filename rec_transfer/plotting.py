@@ -1,4 +1,4 @@
-"""Arrays -> matplotlib axes, in one style that colour-blind readers can use; knows no model."""
+"""Draw arrays on matplotlib axes, in one style that colour-blind readers can use. No model is known here."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ STYLE: dict[Any, Any] = {
 
 
 def use_style() -> None:
-    """Set the series' look for every figure made afterwards."""
+    """Set the series' style for every figure made afterwards."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -39,7 +39,7 @@ def use_style() -> None:
 
 
 def save(figure: "Figure", name: str) -> Path:
-    """Write a figure as PNG to the folder that ``REC_TRANSFER_FIGURES`` names, else ``build/figures``."""
+    """Write a figure as PNG and return its path, in the folder ``$REC_TRANSFER_FIGURES`` or else ``build/figures``."""
     folder = Path(os.environ.get("REC_TRANSFER_FIGURES", "../build/figures"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
@@ -56,7 +56,7 @@ def intervals(
     *,
     colours: Mapping[str, str] | None = None,
 ) -> "Axes":
-    """One dot with its interval per name, the first at the top."""
+    """Draw one dot with its interval per name, the first at the top; return the axes."""
     heights = np.arange(len(names))[::-1]
     for height, name, mean, low, high in zip(heights, names, *map(np.asarray, (means, lows, highs)), strict=True):
         colour = (colours or {}).get(name, COLOURS[0])
@@ -71,7 +71,14 @@ def intervals(
 def groups(
     axes: "Axes", labels: Sequence[str], series: Mapping[str, tuple], *, colours: Mapping[str, str] | None = None
 ) -> "Axes":
-    """Means with intervals per group, one line per name: ``name -> (means, lows, highs)``, slightly apart."""
+    """Draw means with intervals per group, one line per name, slightly shifted; return the axes.
+
+    Args:
+        axes: to draw on.
+        labels: names of the groups.
+        series: ``name -> (means, lows, highs)``.
+        colours: of the names.
+    """
     positions = np.arange(len(labels))
     for number, (name, (means, lows, highs)) in enumerate(series.items()):
         shift = 0.08 * (number - (len(series) - 1) / 2)
@@ -87,13 +94,13 @@ def groups(
 def scatter(
     axes: "Axes", points: np.ndarray, *, colour_by: np.ndarray | None = None, label: str | None = None
 ) -> "PathCollection":
-    """Points [n, 2], coloured by a number per point where one is given; equal units on both axes."""
+    """Draw points [n, 2], coloured by a number per point if given, with equal units on both axes; return the artist."""
     colours: dict[str, Any] = {} if colour_by is None else {"c": colour_by, "cmap": "cividis"}
-    drawn = axes.scatter(points[:, 0], points[:, 1], s=10, alpha=0.8, label=label, **colours)
+    artist = axes.scatter(points[:, 0], points[:, 1], s=10, alpha=0.8, label=label, **colours)
     axes.set_aspect("equal", "datalim")
     axes.set_xticks([])
     axes.set_yticks([])
-    return drawn
+    return artist
 
 
 def curves(
@@ -104,7 +111,7 @@ def curves(
     xlabel: str = "epoch",
     ylabel: str = "nats per user",
 ) -> "Axes":
-    """One line per name over epochs (or over ``x``)."""
+    """Draw one line per name over epochs (or over ``x``); return the axes."""
     for name, values in series.items():
         axes.plot(np.arange(1, len(values) + 1) if x is None else x, values, label=name)
     axes.set_xlabel(xlabel)
@@ -114,7 +121,7 @@ def curves(
 
 
 def matrix(axes: "Axes", values: np.ndarray, *, rows: str, columns: str, symmetric: bool = True) -> "AxesImage":
-    """A matrix as an image; a symmetric scale puts white at zero."""
+    """Draw a matrix as an image, white at zero if ``symmetric``; return the image."""
     limit = np.nanmax(np.abs(values))
     colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if symmetric else {"cmap": "cividis"}
     image = axes.imshow(values, aspect="auto", interpolation="nearest", **colours)

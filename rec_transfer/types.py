@@ -107,11 +107,14 @@ class History(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Overlapping users, row-aligned: their posterior in both domains and their target counts."""
+    """Overlapping users, row-aligned: their posterior in both domains and their target counts, as compressed rows.
+
+    A map that reads the counts makes them dense itself (``maps.dense_counts``); most do not read them.
+    """
 
     source: Gaussian
     target: Gaussian
-    counts: Float[Array, "pairs items"]
+    counts: sparse.csr_array | Float[Array, "pairs items"] | Float[np.ndarray, "pairs items"]
 
 
 class Unpaired(NamedTuple):

@@ -24,7 +24,7 @@ from rec_transfer.models import vae  # noqa: E402
 # Folders and files whose tests take seconds each: processes, kernels, whole experiments. `make quick` leaves them out,
 # and the single tests marked slow elsewhere; `make test` runs everything.
 SLOW = frozenset({
-    "experiments", "training", "test_benchmarks.py", "test_conformance.py", "test_distributions.py",
+    "experiments", "training", "test_benchmarks.py", "test_conformance.py", "test_distributions.py", "test_oracle.py",
     "test_sampled_softmax.py", "test_sparse_training.py", "test_student_copies.py", "test_your_own_data.py",
 })  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rec_transfer import evaluation, maps, methods
+from rec_transfer.maps import dense_counts
 from rec_transfer.methods.ensembles import averaged
 from rec_transfer.methods.gaussian_process import fit_gaussian_process
 from rec_transfer.methods.shared_latents import fit_shared_latents
@@ -73,9 +74,9 @@ def assert_close(found, expected):
 
 def check_aligner(fit, arguments):
     pairs = arguments["pairs"]
-    before = jax.tree.map(np.array, pairs)
+    before = jax.tree.map(np.array, dense_counts(pairs))
     first, again = (fit(**arguments, key=jax.random.key(3)) for _ in range(2))
-    belief, users = pairs.source, len(pairs.counts)
+    belief, users = pairs.source, len(pairs.source.mean)
     order, others = np.random.default_rng(0).permutation(users), np.minimum(np.arange(users), 1)
 
     mapped = first(belief)
@@ -93,7 +94,7 @@ def check_aligner(fit, arguments):
     assert_close(rows(first(rows(belief, others)), slice(1)), rows(mapped, slice(1)))
     assert_close(jax.jit(lambda belief: first(belief))(belief), mapped)
 
-    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(pairs), strict=True):
+    for one, other in zip(jax.tree.leaves(before), jax.tree.leaves(dense_counts(pairs)), strict=True):
         np.testing.assert_array_equal(one, other, err_msg="the pairs were changed")
     return first
 
@@ -130,7 +131,7 @@ def test_every_aligner_and_every_method_keeps_its_contract(name, split, vaes, al
         check_method(OF_VAES[name](lambda domain, *, key: vaes[1]), split, like_chance=False)
         return
     aligner = check_aligner(ALIGNERS[name], aligner_arguments)  # fitted twice there: once for all that follows
-    fit = partial(fit_transfer, fit_aligner=lambda pairs, **_: aligner, source=vaes[0], target=vaes[1])
+    fit = partial(fit_transfer, fit_map=lambda pairs, **_: aligner, source=vaes[0], target=vaes[1])
     check_method(fit, split, like_chance=False)
 
 

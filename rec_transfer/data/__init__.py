@@ -1,59 +1,64 @@
-"""data"""
+"""From files to counts: read and clean a log, count it, load public data sets.
 
-from rec_transfer.data.big_log import PIECE_BYTES, CountedLog, Share, count_log
-from rec_transfer.data.counts import from_events
-from rec_transfer.data.csv_rows import BOM, LONGEST_RECORD, Piece, Report, pieces, read_piece, read_rows
-from rec_transfer.data.datasets import DATASETS, FOLDER, Dataset, File, fetch
-from rec_transfer.data.features import FEATURES, standardise, user_features
-from rec_transfer.data.formats import STRAYS, Pair, Ratings, read_cdrib_pair, read_movielens, read_ratings
+=============  =========================================================================
+``log``        read, validate and clean the platform's log and its catalogue
+``csv_rows``   read a CSV file as rows of text, whole or in pieces; the report on its rows
+``big_log``    count a log bigger than memory
+``counts``     count events per user and item
+``features``   describe users by features of their events
+``datasets``   find or download public data sets; their licences and checksums
+``formats``    read the files of public data sets: Douban, CDRIB, MovieLens
+``tables``     read text tables of whole numbers, the form of those files
+=============  =========================================================================
+"""
+
+# isort: off
 from rec_transfer.data.log import (
-    BOT_EVENTS,
-    BOT_MINUTES,
-    DATE,
+    EVENTS,
     EVENT_COLUMNS,
     EVENT_ORDER,
-    EVENTS,
-    FORMULA,
     ITEM_COLUMNS,
-    LONGEST_ID,
-    LONGEST_TEXT,
+    BOT_EVENTS,
+    BOT_MINUTES,
     Log,
+    CleanRows,
+    read_log,
+    read_items,
     clean_rows,
     drop_copies_and_bots,
-    read_items,
-    read_log,
 )
-from rec_transfer.data.tables import ENOUGH, GENRES_100K, films_1m, films_100k, read_numbers
+from rec_transfer.data.csv_rows import Report, Piece, read_rows, pieces, read_piece
+from rec_transfer.data.big_log import CountedLog, count_log
+from rec_transfer.data.counts import from_events
+from rec_transfer.data.features import FEATURES, user_features, standardise
+from rec_transfer.data.datasets import DATASETS, Dataset, File, fetch
+from rec_transfer.data.formats import (
+    Ratings,
+    DomainPair,
+    read_ratings,
+    read_movielens,
+    read_cdrib_pair,
+)
+from rec_transfer.data.tables import read_numbers, films_100k, films_1m
 
 __all__ = [
-    "BOM",
     "BOT_EVENTS",
     "BOT_MINUTES",
     "DATASETS",
-    "DATE",
-    "ENOUGH",
     "EVENTS",
     "EVENT_COLUMNS",
     "EVENT_ORDER",
     "FEATURES",
-    "FOLDER",
-    "FORMULA",
-    "GENRES_100K",
     "ITEM_COLUMNS",
-    "LONGEST_ID",
-    "LONGEST_RECORD",
-    "LONGEST_TEXT",
-    "PIECE_BYTES",
-    "STRAYS",
+    "CleanRows",
     "CountedLog",
     "Dataset",
+    "DomainPair",
     "File",
     "Log",
-    "Pair",
     "Piece",
     "Ratings",
     "Report",
-    "Share",
     "clean_rows",
     "count_log",
     "drop_copies_and_bots",

@@ -1,7 +1,7 @@
-"""Logs bigger than memory: counted piece by piece through Dask, by the very functions that clean a log in memory.
+"""Count logs bigger than memory, piece by piece through Dask, by the functions that clean a log in memory.
 
-What a row shows alone is judged in its piece of the file; copies and bots show in all rows of a user, so that the
-clean rows are dealt out on disk by user, and each share is judged once more.
+Each piece of the file is cleaned on its own. Repeated rows and bots show only in all rows of a user. The clean rows are
+therefore split by user into shares on disk, and each share is cleaned of them and counted.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PIECE_BYTES = 8_000_000  # some 130,000 rows, which take about 200 MB while they
 
 
 class CountedLog(NamedTuple):
-    """Counts per domain, and what became of every row of the log and of the catalogue."""
+    """The counts of each domain, and reports on every row of the log and of the catalogue."""
 
     interactions: dict[str, Interactions]
     events_report: Report
@@ -36,22 +36,23 @@ def count_log(
     piece_bytes: int = PIECE_BYTES,
     scratch: str | Path | None = None,
 ) -> CountedLog:
-    """``from_events(read_log(...).coded())`` and its reports, of a log of any length.
+    """Return the counts per domain of a log of any length, and the reports on its rows.
 
-    The tasks are Dask's: threads of this process, or whatever scheduler its configuration names (processes, a
-    cluster). Memory per worker is about 25 times ``piece_bytes``, plus the catalogue; the counts themselves come
-    back to the caller.
+    They equal ``from_events(read_log(...).coded())`` and that log's reports. The tasks run in Dask: in threads of this
+    process, or in the scheduler that its configuration names (processes, a cluster). Each worker needs memory of about
+    25 times ``piece_bytes`` and the catalogue. The counts are returned in memory.
 
     Args:
         events_path: the log, or its files in the order of time, each with a header.
         items_path: the catalogue; it is held in memory.
-        kind: the events that are counted.
-        piece_bytes: how much of the log a task reads at a time.
-        scratch: folder for the clean rows, about half the log's size; emptied afterwards. Workers on other machines
-            need one that all of them share; None is the system's own.
+        kind: the kind of event that is counted.
+        piece_bytes: bytes of the log that one task reads at a time.
+        scratch: folder for the clean rows, about half the log's size; emptied afterwards. Workers on several machines
+            need one that all of them share. None is the system's own.
 
     Raises:
-        ValueError: as ``read_log`` and ``from_events``; also a row of more than some pieces' length.
+        ValueError: as ``read_log`` and ``from_events``; also a row longer than ``MAX_RECORD`` pieces.
+        FileNotFoundError: a file does not exist.
     """
     import dask
 
@@ -67,26 +68,26 @@ def count_log(
         files = [Path(folder) / f"{number}.parquet" for number in range(len(cut))]
         cleaned = dask.compute(*(clean(*task, catalogue, shares) for task in zip(cut, files, strict=True)))
         report = _added([report for report, _ in cleaned])
-        reasons = next((reasons for _, reasons in cleaned), [])
-        judge = dask.delayed(_judge_share)
-        judged = dask.compute(*(judge(files, number, reasons, catalogue, kind) for number in range(shares)))
-    report = _added([report, *(share.report for share in judged)])
+        reasons: list[str] = next((reasons for _, reasons in cleaned), [])
+        count = dask.delayed(_count_share)
+        counted = dask.compute(*(count(files, number, reasons, catalogue, kind) for number in range(shares)))
+    report = _added([report, *(share.report for share in counted)])
     if not report.rows_kept:
         names = ", ".join(Path(path).name for path in paths)
         raise ValueError(f"{names}: got no usable row, dropped {dict(report.dropped)}")
-    kinds = {domain: set() for domain in items.domain.unique()}
-    for share in judged:
+    kinds: dict[str, set[str]] = {domain: set() for domain in items.domain.unique()}
+    for share in counted:
         for domain, found in share.kinds.items():
             kinds[domain] |= found
-    return CountedLog(
-        {domain: _joined(domain, [s.counts[domain] for s in judged if domain in s.counts], kind, found)
-         for domain, found in kinds.items()},
-        report, items_report,
-    )  # fmt: skip
+    interactions = {}
+    for domain, found in kinds.items():
+        parts = [share.counts[domain] for share in counted if domain in share.counts]
+        interactions[domain] = _joined(domain, parts, kind, found)
+    return CountedLog(interactions, report, items_report)
 
 
 class Share(NamedTuple):
-    """Some users' counts per domain, the kinds of event that they left there, and what became of their rows."""
+    """Some users' counts per domain, the kinds of event they have there, and a report on their rows."""
 
     counts: dict[str, Interactions]
     kinds: dict[str, set]
@@ -94,14 +95,18 @@ class Share(NamedTuple):
 
 
 def _clean_piece(piece: Piece, file: Path, items, shares: int):
-    """Clean a piece and write its rows to ``file``, a row group for each share of the users; a report, the repairs."""
+    """Clean a piece and write its rows to ``file``, one row group per share of the users.
+
+    Return the report and the names of the repairs.
+    """
     import pandas as pd
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
     rows, report = read_piece(piece, EVENT_COLUMNS)
-    events, repairs = clean_rows(rows, items, report)
-    flags = np.zeros(len(events), np.int64)  # one bit per kind of repair: only kept rows will be counted
+    events, dropped, repairs = clean_rows(rows, items)
+    report.dropped += dropped
+    flags = np.zeros(len(events), np.int64)  # one bit per kind of repair, counted for the rows that are kept
     for bit, repaired in enumerate(repairs.values()):
         flags |= repaired[events.index].to_numpy(np.int64) << bit
     events = events[[*EVENT_ORDER, "domain"]].assign(repairs=flags)
@@ -113,8 +118,8 @@ def _clean_piece(piece: Piece, file: Path, items, shares: int):
     return report, list(repairs)
 
 
-def _judge_share(files, number, reasons, items, kind):
-    """Everything that some users did, from all pieces: without copies and bots, counted."""
+def _count_share(files, number, reasons, items, kind):
+    """Count all events of one share's users, from all pieces, without repeated rows and bots."""
     import pandas as pd
     from pyarrow.parquet import ParquetFile
 
@@ -126,7 +131,7 @@ def _judge_share(files, number, reasons, items, kind):
     report = Report()
     if not parts:
         return Share({}, {}, report)
-    events = drop_copies_and_bots(pd.concat(parts, ignore_index=True), report)
+    events, report.dropped = drop_copies_and_bots(pd.concat(parts, ignore_index=True))
     report.rows_kept = len(events)
     for bit, reason in enumerate(reasons):
         report.repaired[reason] += int((events.repairs.to_numpy() >> bit & 1).sum())
@@ -138,7 +143,7 @@ def _judge_share(files, number, reasons, items, kind):
 
 
 def _joined(domain, parts, kind, kinds):
-    """The users of all shares in one matrix, in the order of their ids."""
+    """Return the users of all shares in one matrix, sorted by their ids."""
     if not kinds:
         raise ValueError(f"domain {domain!r}: got no users, expected at least one event after cleaning")
     if not parts:
@@ -150,7 +155,7 @@ def _joined(domain, parts, kind, kinds):
 
 
 def _added(reports):
-    """What became of the rows of several reports together."""
+    """Return the sum of several reports."""
     total = Report(ignored=tuple(dict.fromkeys(name for report in reports for name in report.ignored)))
     for report in reports:
         total.rows_read += report.rows_read

@@ -1,4 +1,4 @@
-"""From events to counts."""
+"""Count events per user and item."""
 
 import numpy as np
 from jaxtyping import Int
@@ -15,10 +15,16 @@ def counts_of(
 
 
 def from_events(events: dict[str, Events], *, kind: str = "click") -> dict[str, Interactions]:
-    """Counts of one kind of event per domain: users with at least one, every item of the catalogue.
+    """Return one matrix of counts per domain, for one kind of event.
+
+    Rows are the users with at least one such event in the domain. Columns are all items of the catalogue.
+
+    Args:
+        events: the coded events of each domain.
+        kind: the kind of event that is counted.
 
     Raises:
-        ValueError: a domain in which no such event happened.
+        ValueError: a domain has no event of this kind.
     """
     result = {}
     for domain, log in events.items():

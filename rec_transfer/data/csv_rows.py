@@ -1,4 +1,4 @@
-"""A CSV file as rows of text: read strictly, whole or in pieces, and a count of whatever became of every row."""
+"""Read a CSV file strictly, as rows of text, whole or in pieces, and count what became of every row."""
 
 import csv
 import io
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 BOM = b"\xef\xbb\xbf"
-LONGEST_RECORD = 8  # in sizes of a piece: where a quote stays open for longer, the file is no CSV
-_PARSING = Lock()  # the limit below is one for the whole process
+MAX_RECORD = 8  # in pieces: a longer row means that a quote is never closed
+_PARSING = Lock()  # see _long_fields
 
 
 @dataclass
 class Report:
-    """What became of every row of a file: read = kept + all dropped. Repaired rows are among the kept ones.
+    """Counts of what became of every row of a file; rows read = rows kept + all dropped rows.
 
-    A row that cannot be split into its fields counts as many rows as it takes up lines: a stray quote swallows some.
-    ``ignored`` names columns of the file that the package has no use for.
+    Repaired rows are among the kept ones. A row that cannot be split into its fields counts once for every line it
+    occupies, because a stray quote can join several lines. ``ignored`` names the columns that the package does not use.
     """
 
     rows_read: int = 0
@@ -34,7 +34,7 @@ class Report:
     ignored: tuple[str, ...] = ()
 
     def table(self) -> "pd.DataFrame":
-        """One row per reason: ``what`` (read, dropped, repaired, kept), ``reason``, ``rows``."""
+        """Return one row per reason: ``what`` (read, ignored, dropped, repaired, kept), ``reason``, ``rows``."""
         import pandas as pd
 
         rows = [("read", "", self.rows_read)]
@@ -45,7 +45,10 @@ class Report:
 
 
 class Piece(NamedTuple):
-    """The rows between two bytes of a file, the first of them in ``line``; ``header`` names their fields."""
+    """The rows between two byte positions of a file; ``line`` is the number of their first line.
+
+    ``header`` names the fields of a row.
+    """
 
     path: Path
     header: tuple[str, ...]
@@ -55,7 +58,16 @@ class Piece(NamedTuple):
 
 
 def read_rows(path: str | Path, columns: tuple[str, ...]) -> tuple["pd.DataFrame", Report]:
-    """All rows with the right number of fields, as text, and a report that counts those that had another."""
+    """Return all rows that have the right number of fields, as text, and a report that counts the others.
+
+    Args:
+        path: the file.
+        columns: the columns that are needed; they are returned in this order.
+
+    Raises:
+        ValueError: the file is a directory, is empty, is not UTF-8, lacks a column or names one twice.
+        FileNotFoundError: the file does not exist.
+    """
     path = _existing(path)
     text = _decoded(path.read_bytes().removeprefix(BOM), path, 1)
     with _long_fields():
@@ -64,13 +76,19 @@ def read_rows(path: str | Path, columns: tuple[str, ...]) -> tuple["pd.DataFrame
 
 
 def pieces(path: str | Path, columns: tuple[str, ...], size: int) -> Iterator[Piece]:
-    """Cut a file of any length into pieces of whole rows, about ``size`` bytes each, reading one at a time.
+    """Split a file of any length into pieces of whole rows, about ``size`` bytes each, and read one at a time.
+
+    Args:
+        path: the file.
+        columns: the columns that are needed.
+        size: bytes.
 
     Raises:
-        ValueError: as ``read_rows``; also a row longer than ``LONGEST_RECORD`` pieces.
+        ValueError: as ``read_rows``; also a row longer than ``MAX_RECORD`` pieces.
+        FileNotFoundError: the file does not exist.
     """
     path = _existing(path)
-    header, start, line = _leading(path, columns, LONGEST_RECORD * size)
+    header, start, line = _leading(path, columns, MAX_RECORD * size)
     with path.open("rb") as file:
         file.seek(start)
         held = b""
@@ -80,14 +98,14 @@ def pieces(path: str | Path, columns: tuple[str, ...], size: int) -> Iterator[Pi
             if stop:
                 yield Piece(path, header, start, start + stop, line)
                 start, line, held = start + stop, line + held.count(b"\n", 0, stop), held[stop:]
-            elif len(held) > LONGEST_RECORD * size:
-                raise ValueError(_endless(path, line, LONGEST_RECORD * size))
+            elif len(held) > MAX_RECORD * size:
+                raise ValueError(_endless(path, line, MAX_RECORD * size))
         if held:
             yield Piece(path, header, start, start + len(held), line)
 
 
 def read_piece(piece: Piece, columns: tuple[str, ...]) -> tuple["pd.DataFrame", Report]:
-    """``read_rows`` of one piece."""
+    """Return what ``read_rows`` returns, for one piece of a file."""
     with piece.path.open("rb") as file:
         file.seek(piece.start)
         text = _decoded(file.read(piece.stop - piece.start), piece.path, piece.line)
@@ -115,7 +133,7 @@ def _decoded(data, path, first_line):
 
 
 def _leading(path, columns, most):
-    """The header, the byte after it and the line that this byte is in."""
+    """Return the header, the position of the first byte after it, and the number of the line at that byte."""
     start, count = 0, 0
 
     def lines(file):
@@ -145,7 +163,11 @@ def _endless(path, line, most):
 
 @contextmanager
 def _long_fields():
-    """A long field is cut and counted later, not refused."""
+    """Accept fields of any length while the block runs; a long field is cut and counted later.
+
+    ``csv`` has one limit for the whole process: neither a reader nor a dialect has one of its own, and a reader looks
+    the limit up while it parses. The lock keeps one thread from restoring the limit while another still parses.
+    """
     with _PARSING:
         limit = csv.field_size_limit(2**31 - 1)
         try:
@@ -155,7 +177,7 @@ def _long_fields():
 
 
 def _last_end(data):
-    """How many bytes of ``data`` (which begin with a row) are whole rows; 0 where none ends in it."""
+    """Return the length of the whole rows at the start of ``data``, in bytes; 0 if no row ends in it."""
     stop = data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1
     if data.find(b'"', 0, stop) < 0:
         return stop
@@ -214,6 +236,6 @@ def _split(reader, width):
             rows.append(row)
             report.rows_read += 1
         else:
-            lines = reader.line_num - before  # more than one where a quote has swallowed the ends of lines
+            lines = reader.line_num - before  # more than one if a stray quote has joined lines
             report.rows_read += lines
             report.dropped["wrong number of fields" if len(row) != width else "NUL byte"] += lines

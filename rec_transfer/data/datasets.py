@@ -1,7 +1,7 @@
-"""Public data sets: where they are, what may be done with them, how to know a whole copy; found here or downloaded.
+"""Find or download public data sets: their addresses, licences and checksums.
 
-Nothing of them is part of this package. Your own log needs no entry here: ``event_log.read_log`` reads it. What is
-in the files is read by ``loaders``.
+The package contains none of their data. ``data.formats`` reads their files. Your own log needs no entry here: read it
+with ``data.read_log``.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = "REC_TRANSFER_DATA"  # the environment variable that names the folder looked in first
+FOLDER_VARIABLE = "REC_TRANSFER_DATA"  # the environment variable that names the folder looked in first
 _CDRIB = "https://raw.githubusercontent.com/cjx96/CDRIB/bd9894565ce06e9ab187f8a52ba03919aaee5e13/dataset/"
 _DOUBAN = "https://raw.githubusercontent.com/fengzhu1/GA-DTCDR/11a1dc6fda5148c8b1ce412ed4e2f0c4f124e2d0/Data/"
 _MOVIELENS_LICENCE = (
@@ -23,10 +23,10 @@ _MOVIELENS_CITATION = (
 
 
 class File(NamedTuple):
-    """One file: its path in the data set's folder, its address, and its checksum.
+    """One file of a data set: its path in the data set's folder, its address and its checksum.
 
-    The checksum is written ``"sha256:..."`` (computed from a copy) or ``"md5:..."`` (printed by the publisher); None
-    says that nobody vouches for it. A file without an address comes out of the data set's archive.
+    The checksum is ``"sha256:..."`` (computed from a copy) or ``"md5:..."`` (published with the file). None means that
+    no checksum is known, and the file is not checked. A file without an address is part of the data set's archive.
     """
 
     path: str
@@ -35,7 +35,7 @@ class File(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What is known of one public data set; ``archive`` is downloaded and unpacked where the files have no address."""
+    """One public data set; ``archive`` is downloaded and unpacked if the files have no addresses of their own."""
 
     name: str
     about: str
@@ -115,45 +115,46 @@ DATASETS: dict[str, Dataset] = {
 
 
 def fetch(name: str, folder: str | Path | None = None) -> Path:
-    """The folder with a data set's files: ``$REC_TRANSFER_DATA/<name>`` where that exists, else downloaded once.
+    """Return the folder that holds a data set's files, and download them if they are not there.
 
-    Files are checked against their checksums wherever they come from.
+    The folder is ``$REC_TRANSFER_DATA/<name>`` if that exists. Otherwise the files are downloaded once and kept. Files
+    are compared with their checksums in either case.
 
     Args:
         name: one of ``DATASETS``.
-        folder: where downloads are kept; the user's cache folder when None.
+        folder: where downloads are kept; None means the user's cache folder.
 
     Raises:
-        ValueError: an unknown name, or a file that differs from its checksum (damaged, or another version).
-        FileNotFoundError: a file missing in ``$REC_TRANSFER_DATA/<name>``.
+        ValueError: the name is unknown, or a file differs from its checksum (damaged, or another version).
+        FileNotFoundError: a file is missing in ``$REC_TRANSFER_DATA/<name>``.
     """
     if name not in DATASETS:
         raise ValueError(f"name: got {name!r}, expected one of {sorted(DATASETS)}")
     dataset = DATASETS[name]
-    if os.environ.get(FOLDER):
-        place = Path(os.environ[FOLDER]) / name
-        if place.is_dir():
+    if os.environ.get(FOLDER_VARIABLE):
+        local = Path(os.environ[FOLDER_VARIABLE]) / name
+        if local.is_dir():
             for file in dataset.files:
-                _check(place / file.path, file.checksum)
-            return place
+                _check_file(local / file.path, file.checksum)
+            return local
     import pooch
 
-    place = Path(folder or pooch.os_cache("rec_transfer")) / name
+    cache = Path(folder or pooch.os_cache("rec_transfer")) / name
     if dataset.archive:
         archive = dataset.archive
         pooch.retrieve(
-            archive.address, archive.checksum, fname=archive.path, path=place, processor=pooch.Unzip(extract_dir=".")
+            archive.address, archive.checksum, fname=archive.path, path=cache, processor=pooch.Unzip(extract_dir=".")
         )
     for file in dataset.files:
         if file.address:
-            path = place / file.path
+            path = cache / file.path
             pooch.retrieve(file.address, file.checksum, fname=path.name, path=path.parent)
-        _check(place / file.path, file.checksum)
-    return place
+        _check_file(cache / file.path, file.checksum)
+    return cache
 
 
-def _check(path, checksum):
-    """Raise where a file is missing or differs from its checksum; None vouches for nothing and checks nothing."""
+def _check_file(path, checksum):
+    """Raise if a file is missing or differs from its checksum; a checksum of None is not compared."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.name}: no such file in {path.parent}")
     if checksum is not None:

@@ -1,26 +1,32 @@
-"""What a user's events say besides the counts: features, standardised."""
+"""Describe users by features of their events, and standardise features."""
 
 import numpy as np
 from jaxtyping import Float
 
 from rec_transfer.types import Events
 
-FEATURES = ("views", "clicks", "purchases", "comments", "recency", "genre_entropy")
+COUNTED = {"views": "view", "clicks": "click", "purchases": "purchase", "comments": "comment"}  # feature: kind of event
+FEATURES = (*COUNTED, "recency", "genre_entropy")
 
 
 def user_features(events: Events, *, today: float) -> Float[np.ndarray, "users features"]:
-    r"""What is known of each user's behaviour in one domain, in the order of ``FEATURES``.
+    r"""Return one row of features per user of one domain; the columns are in the order of ``FEATURES``.
 
-    Counts by kind of event; recency, days from the last event to ``today``; the entropy, in nats, of the genres
-    clicked, $-\sum_g p_g \log p_g$ (0 for one genre or none).
+    The first four features count a user's events by kind. Recency is the number of days from the last event to
+    ``today``. Genre entropy, $-\sum_g p_g \log p_g$ in nats, is taken over the genres of the clicks; it is 0 for one
+    genre or none.
+
+    Args:
+        events: the events of one domain.
+        today: the day to measure recency from, in days since 1970-01-01.
 
     Raises:
-        ValueError: an event after ``today``, or a user without any event, who has no recency.
+        ValueError: an event happened after ``today``, or a user has no event and therefore no recency.
     """
     if events.day.max() > today:
         raise ValueError(f"today: got {today}, expected no event after it (the last is on day {events.day.max():.2f})")
     users = len(events.users)
-    kinds = [np.bincount(events.user[events.kind == name[:-1]], minlength=users) for name in FEATURES[:4]]
+    kinds = [np.bincount(events.user[events.kind == kind], minlength=users) for kind in COUNTED.values()]
     last = np.full(users, -np.inf)
     np.maximum.at(last, events.user, events.day)
     if not np.isfinite(last).all():
@@ -34,10 +40,16 @@ def user_features(events: Events, *, today: float) -> Float[np.ndarray, "users f
     return np.column_stack([*kinds, today - last, entropy]).astype(float)
 
 
-def standardise(train: Float[np.ndarray, "train features"], *others: Float[np.ndarray, "_ features"]):
-    """Mean 0 and variance 1 per feature, as measured on ``train`` alone; the others are scaled by the same numbers.
+def standardise(
+    train: Float[np.ndarray, "train features"], *others: Float[np.ndarray, "_ features"]
+) -> tuple[Float[np.ndarray, "_ features"], ...]:
+    """Return features with mean 0 and variance 1 on ``train``; the others are scaled by the same numbers.
 
-    A feature that is the same for all of ``train`` is centred and left unscaled.
+    A feature that is constant on ``train`` is centred and not scaled.
+
+    Args:
+        train: the features that the means and standard deviations are measured on.
+        others: further rows of the same features.
     """
     from sklearn.preprocessing import StandardScaler
 

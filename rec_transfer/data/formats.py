@@ -1,7 +1,7 @@
-"""The formats of public data sets, read strictly: a file that is not what it should be is refused, with its line.
+"""Read the formats of public data sets strictly: a malformed file is refused, with the line number.
 
-A file cut off between two lines, or within the last number of one, looks whole to a reader: ``datasets.fetch`` checks
-sums. A user's own CSV log is read by ``event_log.read_log``.
+A file that is cut off between two lines, or within the last number of one, looks complete. ``data.fetch`` therefore
+compares checksums. Read your own CSV log with ``data.read_log``.
 """
 
 import warnings
@@ -12,15 +12,15 @@ import numpy as np
 from jaxtyping import Int
 
 from rec_transfer.data.counts import counts_of
-from rec_transfer.data.tables import ENOUGH, films_1m, films_100k, read_numbers
+from rec_transfer.data.tables import MIN_PATTERN, films_1m, films_100k, read_numbers
 from rec_transfer.types import History, Interactions, Split, TrainingData
 
 RATINGS = (1, 5)
-STRAYS = 0.01  # share of shared ids that may lack rows in one domain: rows were taken out of some published files
+MAX_STRAY_SHARE = 0.01  # of the shared ids: some published files lack a few of their rows
 
 
 class Ratings(NamedTuple):
-    """The ratings of one domain, rows in the order of the file: ``user`` and ``item`` are positions in the ids."""
+    """The ratings of one domain, rows in the order of the file; ``user`` and ``item`` are positions in the ids."""
 
     domain: str
     users: np.ndarray
@@ -31,13 +31,12 @@ class Ratings(NamedTuple):
 
     @property
     def interactions(self) -> Interactions:
-        """Who rated what, 1 for each row whatever the rating."""
-        return Interactions(
-            self.domain, counts_of(self.user, self.item, (len(self.users), len(self.items))), *self[1:3]
-        )
+        """Return who rated what: a count of 1 for each row, whatever the rating."""
+        counts = counts_of(self.user, self.item, (len(self.users), len(self.items)))
+        return Interactions(self.domain, counts, self.users, self.items)
 
 
-class Pair(NamedTuple):
+class DomainPair(NamedTuple):
     """Two domains in the CDRIB format: the training rows, and two experiments with users new in the target.
 
     ``whole`` are source and target with the hidden rows of either: for audits, and never to learn from.
@@ -50,43 +49,44 @@ class Pair(NamedTuple):
 
 
 def read_ratings(path: str | Path, domain: str) -> Ratings:
-    """Read ``user item rating`` (tab-separated whole numbers, no header), as Douban's ratings are published.
+    """Return the ratings in a file of ``user item rating``, the format of Douban's published ratings.
 
-    A user's repeated rating of one item is merged: the last row stands. Merged rows are warned of.
+    The fields are whole numbers, separated by tabulators, without a header. If a user rates an item repeatedly, the
+    last row is kept and a warning counts the others.
 
     Args:
-        path: the file; ids of users are taken to mean the same person in every file read.
-        domain: its name.
+        path: the file; equal user ids are one person in every file read.
+        domain: name of the domain.
 
     Raises:
-        ValueError: a file that is empty, has other columns, swapped columns (its rows stand together by item), text
-            for a number, or a rating outside 1 to 5; with the line.
-        FileNotFoundError: a file that is not there.
+        ValueError: the file is empty, has other columns, swapped columns (its rows are grouped by item), text instead
+            of a number, or a rating outside 1 to 5; the message names the line.
+        FileNotFoundError: the file does not exist.
     """
     rows, lines = read_numbers(path, ("user", "item", "rating"))
     return _ratings(path, domain, rows, lines)
 
 
 def read_movielens(folder: str | Path, genres: tuple[str, ...]) -> dict[str, Ratings]:
-    """MovieLens-100K or 1M (unzipped) as pseudo domains, one per genre: ratings in the order of time.
+    """Return MovieLens-100K or 1M as one pseudo domain per genre, ratings in the order of time.
 
-    A film of several genres goes to the first of ``genres`` it has, so that no film is in two domains.
+    A film of several genres belongs to the first of ``genres`` that it has. No film is therefore in two domains.
 
     Args:
-        folder: holds ``u.data`` and ``u.item``, or ``ratings.dat`` and ``movies.dat``, perhaps in a folder of its own.
+        folder: the unzipped ``u.data`` and ``u.item``, or ``ratings.dat`` and ``movies.dat``; perhaps in a subfolder.
         genres: as the data set spells them, e.g. ``("Drama", "Comedy")``.
 
     Raises:
-        ValueError: damaged files, a genre that no film has, or a rated film that the list of films lacks.
-        FileNotFoundError: neither set of files is there.
+        ValueError: a file is damaged, no film has one of the genres, or a rated film is not in the list of films.
+        FileNotFoundError: neither pair of files exists.
     """
-    places = [Path(folder), *sorted(path for path in Path(folder).glob("ml-*") if path.is_dir())]
-    for place in places:
-        if (place / "u.data").exists():
-            data, films = place / "u.data", films_100k(place / "u.item")
+    folders = [Path(folder), *sorted(path for path in Path(folder).glob("ml-*") if path.is_dir())]
+    for path in folders:
+        if (path / "u.data").exists():
+            data, films = path / "u.data", films_100k(path / "u.item")
             break
-        if (place / "ratings.dat").exists():
-            data, films = place / "ratings.dat", films_1m(place / "movies.dat")
+        if (path / "ratings.dat").exists():
+            data, films = path / "ratings.dat", films_1m(path / "movies.dat")
             break
     else:
         raise FileNotFoundError(
@@ -109,21 +109,22 @@ def read_movielens(folder: str | Path, genres: tuple[str, ...]) -> dict[str, Rat
     return {genre: _ratings(data, genre, rows[order[genre], :3], lines[order[genre]]) for genre in genres}
 
 
-def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int) -> Pair:
-    """Read two domains in the format of CDRIB (Cao et al., ICDE 2022): ``user item``, tab-separated, no header.
+def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int) -> DomainPair:
+    """Return two domains that are stored in the format of CDRIB (Cao et al., ICDE 2022).
 
-    The target's rows are in ``<target>_<source>/{train,valid,test}.txt``, the source's in ``<source>_<target>/``. An
-    id below ``shared`` is one person in both domains and stays as it is (``"12"``); from there on the same number is
-    another person in the other domain, and gets its domain's name (``"cloth:12345"``). Every item of any of the three
-    files has a column. Rows of the cold users of valid and test rank against the items that somebody has in train;
-    the positives of valid are ``known`` in test, not the other way round. Repeated rows of a file count once, and
-    are warned of.
+    The rows are ``user item``, tab-separated, without a header. The target's are in
+    ``<target>_<source>/{train,valid,test}.txt``, the source's in ``<source>_<target>/``. An id below ``shared`` is one
+    person in both domains and is kept (``"12"``). From ``shared`` on, an equal number is another person in each domain,
+    so the id gets its domain's name (``"cloth:12345"``). Every item of any of the three files has a column.
 
-    A wrong ``shared`` is refused on this evidence: a user of valid or test must be below it, have rows in the other
-    domain's train and none in this one's; ids below it all occur, in both domains (but for 1 %); and where users
-    come in train in the order of an older numbering, as in the published files, both the ids below ``shared`` and
-    those from it on come in rising order, which fits one number alone. It cannot be told from files in another order
-    if numbers just above the true one are used in both domains.
+    The hidden rows of valid and test rank against the items that have a row in train. Positives of valid are known in
+    test, but not the other way round. Repeated rows of a file count once, with a warning.
+
+    A wrong ``shared`` is refused on this evidence. Users of valid and test must be below it, with rows in the other
+    domain's train and none in this one's. All ids below it must occur in both domains (but for 1 %). In the published
+    files, users come in train in the order of an older numbering: the ids below ``shared`` rise, and so do those from
+    it on, which fits one number alone. If the files are sorted differently and both domains use ids just above
+    ``shared``, a slightly wrong value cannot be detected.
 
     Args:
         folder: holds the two folders.
@@ -132,13 +133,13 @@ def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int
         shared: how many ids are shared (``n_common``); the number belongs to the pair.
 
     Raises:
-        ValueError: a damaged file, with its line; or files that contradict ``shared`` or each other.
-        FileNotFoundError: a file that is not there.
+        ValueError: a file is damaged (with its line), or the files contradict ``shared`` or each other.
+        FileNotFoundError: a file does not exist.
     """
     if source == target:
         raise ValueError(f"source and target: got {source!r} twice, expected two domains")
     names, parts = (f"{source}_{target}", f"{target}_{source}"), ("train", "valid", "test")
-    files = [{part: _pairs(Path(folder) / name / f"{part}.txt") for part in parts} for name in names]
+    files = [{part: _read_rows_once(Path(folder) / name / f"{part}.txt") for part in parts} for name in names]
     _check_shared(files, names, shared)
     first, second = files
     items = [np.unique(np.concatenate([rows[:, 1] for rows in side.values()])) for side in files]
@@ -172,7 +173,7 @@ def read_cdrib_pair(folder: str | Path, source: str, target: str, *, shared: int
         side(domain, np.concatenate(list(rows.values())), columns)
         for domain, rows, columns in zip((source, target), files, items, strict=True)
     )
-    return Pair(train, split(valid, valid[:0]), split(test, _without(valid, test)), whole)
+    return DomainPair(train, split(valid, valid[:0]), split(test, _without(valid, test)), whole)
 
 
 def _without(rows, others):
@@ -182,7 +183,7 @@ def _without(rows, others):
 
 
 def _check_shared(files, names, shared):
-    """Raise where the files contradict the number of shared ids, or each other."""
+    """Raise if the files contradict the number of shared ids, or each other."""
     if shared < 1:
         raise ValueError(f"shared: got {shared}, expected at least 1")
     trains = [np.unique(side["train"][:, 0]) for side in files]
@@ -204,7 +205,7 @@ def _check_shared(files, names, shared):
         every.append(np.unique(np.concatenate([rows[:, 0] for rows in side.values()])))
     both = np.intersect1d(*(users[users < shared] for users in every))
     first = min(users[0] for users in every)  # some number people from 1
-    if shared - first - len(both) > STRAYS * shared:
+    if shared - first - len(both) > MAX_STRAY_SHARE * shared:
         lone = first + np.argmax(np.append(both, -1) != first + np.arange(len(both) + 1))
         raise ValueError(
             f"shared: got {shared}, but {shared - first - len(both)} ids below it have rows in one domain only or in "
@@ -212,21 +213,22 @@ def _check_shared(files, names, shared):
         )
     if not len(np.intersect1d(*(users[users < shared] for users in trains))):
         raise ValueError(f"shared: got {shared}, expected users below it with rows in both train files, got none")
+    # A threshold splits the users into two rising runs if it separates every two users in falling order.
     low, high, steps = 1, np.inf, 0
-    for side in files:  # a threshold parts the users into two rising runs where it parts every two in falling order
+    for side in files:
         users = side["train"][np.sort(np.unique(side["train"][:, 0], return_index=True)[1]), 0]
         after = users < np.maximum.accumulate(users)
         before = users > np.minimum.accumulate(users[::-1])[::-1]
         low, high = max([low, *(users[after] + 1)]), min([high, *users[before]])
         steps += int(np.sum(np.diff(users) < 0))
-    if steps >= ENOUGH and low <= high and not low <= shared <= high:
+    if steps >= MIN_PATTERN and low <= high and not low <= shared <= high:
         raise ValueError(
             f"shared: got {shared}, expected {low if low == high else f'{low} to {high}'}: the order of users in the "
             "train files parts shared from private ids there"
         )
 
 
-def _pairs(path):
+def _read_rows_once(path):
     rows, _ = read_numbers(path, ("user", "item"))
     return rows[_keep(path, rows)]
 
@@ -245,7 +247,7 @@ def _ratings(path, domain, rows, lines):
 
 
 def _keep(path, rows):
-    """Positions of the rows that stand, in order: the last of those with one user and item."""
+    """Return the positions of the rows that are kept, in order: the last one of each user and item."""
     order = np.lexsort((rows[:, 1], rows[:, 0]))  # stable: the rows of a user and item stay in the file's order
     last = np.append(np.any(np.diff(rows[order, :2], axis=0), axis=1), True)
     if not last.all():

@@ -1,11 +1,12 @@
-"""The platform's log: read, validate, clean, and count every row that is dropped or repaired, by reason.
+"""Read, validate and clean the platform's log, and count every dropped or repaired row by reason.
 
-The only module, with ``log_writer``, that knows the names of columns; everything after it works on coded ``Events``.
+Only this module and ``synthetic.log_writer`` know the names of columns. Everything else works on coded ``Events``.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,11 +22,11 @@ EVENT_COLUMNS = ("user_id", "item_id", "domain", "event", "timestamp", "rating",
 ITEM_COLUMNS = ("item_id", "domain", "title", "genre", "price", "text")
 EVENT_ORDER = ("timestamp", "user_id", "item_id", "event")
 RATINGS = (1, 5)
-LONGEST_TEXT = 2000  # characters of a title, comment or blurb that are kept
-LONGEST_ID = 100  # NumPy stores every id of an array in the width of the longest
-BOT_EVENTS, BOT_MINUTES = 30, 10  # nobody reads thirty pages in ten minutes, and then goes on
-DATE = r"\s*(?:19[7-9]|20\d|21\d)\d-\d\d-\d\d"  # how a timestamp has to begin: pandas also takes "now", and 1735
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
+MAX_TEXT = 2000  # characters of a title, comment or blurb that are kept
+MAX_ID = 100  # NumPy stores every id of an array in the width of the longest
+BOT_EVENTS, BOT_MINUTES = 30, 10  # more than anybody reads
+DATE_PATTERN = r"\s*(?:19[7-9]|20\d|21\d)\d-\d\d-\d\d"  # pandas would also accept "now", or 1735
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that starts with one
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Log:
     items_report: Report
 
     def coded(self) -> dict[str, Events]:
-        """One ``Events`` per domain, its items in the order of the catalogue, its users sorted.
+        """Return one ``Events`` per domain; its items are in the order of the catalogue, its users are sorted.
 
         Raises:
-            ValueError: a domain of the catalogue in which nobody did anything.
+            ValueError: a domain of the catalogue has no event.
         """
         import pandas as pd
 
@@ -65,32 +66,40 @@ class Log:
 
 
 def read_log(events_path: str | Path, items_path: str | Path) -> Log:
-    """Read and clean the two files of a platform.
+    """Return the clean log of a platform, read from its file of events and its catalogue.
 
-    What happens to a bad row: **dropped** where it cannot be known what happened (wrong number of fields, a NUL byte,
-    no user or one longer than ``LONGEST_ID``, an item that is not in the catalogue, a domain that contradicts the
-    item, an unknown kind of event, no date from 1970 to 2199, a second copy (same user, item, event and
-    time), anything done by a bot: more than ``BOT_EVENTS`` events within ``BOT_MINUTES``); **repaired** where the
-    event is certain and a detail is not (spaces around an id or domain, spelling of the event, a blank domain, a
-    rating that is no number from 1 to 5, a text that is too long or that a spreadsheet would run as a formula). The
-    report counts either by reason, a row dropped under the first of them. Times are in ISO 8601
-    (``2025-01-31 08:15``, with or without ``T``, seconds and a zone), kept in UTC, and taken as UTC without a zone.
+    A row is **dropped** if it does not say what happened: the wrong number of fields, no user, an unknown item or
+    event, a domain that is not the item's, no date. So are repeated rows, and all rows of a bot: a user with more than
+    ``BOT_EVENTS`` events within ``BOT_MINUTES`` minutes. A row is **repaired** if the event is certain and a detail is
+    wrong: spaces, spelling, a blank domain, a rating that is not a number from 1 to 5, a text that is too long or that
+    a spreadsheet would run as a formula. docs/your_own_data.md has the whole table.
+
+    The reports count the rows by reason; a dropped row counts under the first of its reasons. Times are in ISO 8601
+    (``2025-01-31 08:15``, with or without ``T``, seconds and a zone). They are kept in UTC; a time without a zone is
+    UTC.
+
+    Args:
+        events_path: the file of events.
+        items_path: the catalogue.
 
     Raises:
-        ValueError: a file that is a directory, empty, not UTF-8, or lacks a column or names it twice; no row left.
-        FileNotFoundError: a file that is not there.
+        ValueError: a file is a directory, is empty, is not UTF-8, lacks a column or names one twice; or no row is left.
+        FileNotFoundError: a file does not exist.
     """
     items, items_report = read_items(items_path)
     rows, report = read_rows(events_path, EVENT_COLUMNS)
-    events, repairs = clean_rows(rows, items, report)
-    events = _finish(drop_copies_and_bots(events, report), repairs, report, events_path)
+    clean = clean_rows(rows, items)
+    events, dropped = drop_copies_and_bots(clean.rows)
+    report.dropped += clean.dropped + dropped
+    _count_kept(events, clean.repairs, report, events_path)
     return Log(events.sort_values(list(EVENT_ORDER), ignore_index=True), items, report, items_report)
 
 
 def read_items(path: str | Path) -> tuple["pd.DataFrame", Report]:
-    """Read and clean the catalogue: rows without id or domain and repeated ids are dropped, bad prices blanked.
+    """Return the clean catalogue and its report.
 
-    Spaces, texts and errors are those of ``read_log``.
+    Rows without an id or a domain and rows that repeat an id are dropped. Prices that are not numbers of at least 0 are
+    blanked. Spaces, texts and errors are treated as in ``read_log``.
     """
     import pandera.pandas as pa
 
@@ -101,20 +110,38 @@ def read_items(path: str | Path) -> tuple["pd.DataFrame", Report]:
     for column in ("title", "genre", "text"):
         items[column] = _safe_text(items[column], repairs)
     items["price"] = _numbers(items.price, 0, np.inf, repairs)
-    items = _drop_invalid(items, pa.DataFrameSchema({"item_id": _id_column(), "domain": _id_column()}), report)
-    items = _drop(items, items.item_id.duplicated(), "duplicate", report)
-    return _finish(items, repairs, report, path).reset_index(drop=True), report
+    items, invalid = _drop_invalid(items, pa.DataFrameSchema({"item_id": _id_column(), "domain": _id_column()}))
+    items, repeated = _drop(items, items.item_id.duplicated(), "duplicate")
+    report.dropped += invalid + repeated
+    _count_kept(items, repairs, report, path)
+    return items.reset_index(drop=True), report
 
 
-def clean_rows(events: "pd.DataFrame", items: "pd.DataFrame", report: Report) -> tuple["pd.DataFrame", dict]:
-    """Clean each row on its own: the rows that can be used, and per kind of repair which of all rows it touched.
+class CleanRows(NamedTuple):
+    """The usable rows, how many others were dropped by reason, and for each kind of repair which rows it changed.
 
-    Dropped rows are counted in ``report``; copies and bots, which no row shows alone, are left in.
+    ``repairs`` covers all rows, the dropped ones too; their index is that of ``rows``.
+    """
+
+    rows: "pd.DataFrame"
+    dropped: Counter
+    repairs: dict[str, "pd.Series"]
+
+
+def clean_rows(events: "pd.DataFrame", items: "pd.DataFrame") -> CleanRows:
+    """Return the rows of a log that are usable on their own; duplicates and bots are still among them.
+
+    The frame that is handed in stays as it is.
+
+    Args:
+        events: rows of text, as ``read_rows`` returns them.
+        items: the clean catalogue.
     """
     import pandas as pd
     import pandera.pandas as pa
 
     repairs = {}
+    events = events.copy(deep=False)  # its columns are replaced one by one, never written to
     for column in ("user_id", "item_id", "domain"):
         events[column] = _stripped(events[column], repairs)
     spelled = events.event.str.strip().str.lower()
@@ -124,7 +151,7 @@ def clean_rows(events: "pd.DataFrame", items: "pd.DataFrame", report: Report) ->
     blank = (events.domain == "") & home.notna()
     repairs["domain: filled in from the item"] = blank
     events["domain"] = events.domain.mask(blank, home)
-    dated = events.timestamp.where(events.timestamp.str.match(DATE))
+    dated = events.timestamp.where(events.timestamp.str.match(DATE_PATTERN))
     times = pd.to_datetime(dated, errors="coerce", format="ISO8601", utc=True)
     events["timestamp"] = times.dt.tz_localize(None)
     events["rating"] = _numbers(events.rating, *RATINGS, repairs)
@@ -138,52 +165,55 @@ def clean_rows(events: "pd.DataFrame", items: "pd.DataFrame", report: Report) ->
             "timestamp": pa.Column(nullable=False),
         }
     )
-    return _drop_invalid(events, schema, report), repairs
+    return CleanRows(*_drop_invalid(events, schema), repairs)
 
 
-def drop_copies_and_bots(events: "pd.DataFrame", report: Report) -> "pd.DataFrame":
-    """Drop second copies and whatever bots did, counted in ``report``, from all the clean rows of some users."""
-    events = _drop(events, events.duplicated(["user_id", "item_id", "event", "timestamp"]), "duplicate", report)
-    return _drop(events, events.user_id.isin(_bots(events)), "bot", report)
+def drop_copies_and_bots(events: "pd.DataFrame") -> tuple["pd.DataFrame", Counter]:
+    """Return the events without repeated rows and without bots, and how many rows each reason dropped.
+
+    Args:
+        events: all clean rows of some users: either fault shows only in all rows of a user.
+    """
+    repeated = events.duplicated(["user_id", "item_id", "event", "timestamp"])
+    events, copies = _drop(events, repeated, "duplicate")
+    events, bots = _drop(events, events.user_id.isin(_bots(events)), "bot")
+    return events, copies + bots
 
 
-def _finish(frame, repairs, report, path):
-    """Count what was kept, and the repairs among it; a file of which nothing is left is refused."""
+def _count_kept(frame, repairs, report, path):
+    """Add to a report the rows kept and the repairs among them; raise if no row is left."""
     report.rows_kept = len(frame)
     if frame.empty:
         raise ValueError(f"{Path(path).name}: got no usable row, dropped {dict(report.dropped)}")
     report.repaired.update({reason: int(rows[frame.index].sum()) for reason, rows in repairs.items()})
     report.repaired = +report.repaired
-    return frame
 
 
-def _drop_invalid(frame, schema, report):
-    """Drop the rows that fail a schema; a row that fails twice is counted under its first failing column."""
+def _drop_invalid(frame, schema):
+    """Return the rows that pass a schema, and the number of others by reason: a row's first failing column."""
     from pandera.errors import SchemaErrors
 
     try:
-        return schema.validate(frame, lazy=True)
+        return schema.validate(frame, lazy=True), Counter()
     except SchemaErrors as errors:
         failures = errors.failure_cases
     failures = failures.sort_values("column", key=lambda names: names.map(list(schema.columns).index), kind="stable")
     reasons = failures.drop_duplicates("index").set_index("index")
-    missing = {"not_nullable": "missing or no date"}
+    dropped, missing = Counter(), {"not_nullable": "missing or no date"}
     for (column, check), rows in reasons.groupby(["column", "check"]):
-        report.dropped[f"{column}: {missing.get(check, check)}"] += len(rows)
-    return frame.drop(index=reasons.index)
+        dropped[f"{column}: {missing.get(check, check)}"] += len(rows)
+    return frame.drop(index=reasons.index), dropped
 
 
-def _drop(frame, unwanted, reason, report):
-    if unwanted.any():
-        report.dropped[reason] += int(unwanted.sum())
-    return frame[~unwanted]
+def _drop(frame, unwanted, reason):
+    return frame[~unwanted], +Counter({reason: int(unwanted.sum())})
 
 
 def _id_column():
     import pandera.pandas as pa
 
     given = pa.Check.str_length(min_value=1, error="missing")
-    return pa.Column(checks=[given, pa.Check.str_length(max_value=LONGEST_ID, error=f"over {LONGEST_ID} characters")])
+    return pa.Column(checks=[given, pa.Check.str_length(max_value=MAX_ID, error=f"over {MAX_ID} characters")])
 
 
 def _stripped(texts, repairs):
@@ -193,7 +223,7 @@ def _stripped(texts, repairs):
 
 
 def _numbers(texts, low, high, repairs):
-    """Texts as numbers, blank where they are no number from low to high (a blank text is no repair)."""
+    """Return texts as numbers, blank if not a number from low to high; blanking an empty text is not a repair."""
     import pandas as pd
 
     numbers = pd.to_numeric(texts.replace("", None), errors="coerce")
@@ -204,15 +234,15 @@ def _numbers(texts, low, high, repairs):
 
 
 def _safe_text(texts, repairs):
-    """Cut texts that are too long; put an apostrophe before those that a spreadsheet would run."""
-    formula = repairs[f"{texts.name}: formula made plain text"] = texts.str.startswith(FORMULA)
+    """Cut texts that are too long; put an apostrophe before those that a spreadsheet would run as a formula."""
+    formula = repairs[f"{texts.name}: formula made plain text"] = texts.str.startswith(FORMULA_STARTS)
     texts = texts.mask(formula, "'" + texts)
-    repairs[f"{texts.name}: cut to {LONGEST_TEXT:,} characters"] = texts.str.len() > LONGEST_TEXT
-    return texts.str.slice(stop=LONGEST_TEXT)
+    repairs[f"{texts.name}: cut to {MAX_TEXT:,} characters"] = texts.str.len() > MAX_TEXT
+    return texts.str.slice(stop=MAX_TEXT)
 
 
 def _bots(events):
-    """Users with more than ``BOT_EVENTS`` events within some ``BOT_MINUTES`` minutes."""
+    """Return the users with more than ``BOT_EVENTS`` events within ``BOT_MINUTES`` minutes."""
     import pandas as pd
 
     times = events.sort_values(["user_id", "timestamp"])[["user_id", "timestamp"]]

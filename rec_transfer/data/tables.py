@@ -1,30 +1,35 @@
-"""Text tables of whole numbers, as public data sets come in, read strictly: the first bad line is named."""
+"""Read text tables of whole numbers, the form of most public data sets. Errors name the first bad line."""
 
 import csv
 import io
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
-ENOUGH = 20  # rows, or steps in an order, that are taken for a pattern and not for chance
-GENRES_100K = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
-)  # fmt: skip
+MIN_PATTERN = 20  # rows, or steps of an order: fewer may look like a pattern by chance
+_GENRES = (
+    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
+    "Mystery Romance Sci-Fi Thriller War Western"
+)
+GENRES_100K = tuple(_GENRES.split())
 
 
-def read_numbers(path: str | Path, columns: tuple[str, ...], separator: str = "\t", swapped: bool = True):
-    """A text table of whole numbers without a header: the numbers [rows, columns] and the line of each row.
+def read_numbers(
+    path: str | Path, columns: tuple[str, ...], separator: str = "\t", swapped: bool = True
+) -> tuple[Int[np.ndarray, "rows columns"], Int[np.ndarray, " rows"]]:
+    """Return the numbers [rows, columns] of a text table without a header, and the line number of each row.
 
     Args:
         path: the file.
-        columns: their names, for the messages; the first two are user and item.
+        columns: names of the columns, for the messages; the first two are user and item.
         separator: a tabulator or ``::``.
-        swapped: refuse rows that stand together by item and not by user, as they do with the columns swapped.
+        swapped: refuse a file whose rows are grouped by item and not by user, which suggests swapped columns.
 
     Raises:
-        ValueError: an empty file, another number of columns, anything but digits, swapped columns; with the line.
-        FileNotFoundError: a file that is not there.
+        ValueError: the file is empty, has another number of columns, contains anything but digits, or has swapped
+            columns; the message names the line.
+        FileNotFoundError: the file does not exist.
     """
     import pandas as pd
 
@@ -48,7 +53,7 @@ def read_numbers(path: str | Path, columns: tuple[str, ...], separator: str = "\
     lines = np.arange(1, len(rows) + 1)
     if b"\n\n" in content or content.startswith((b"\n", b"\r")) or b"\r\n\r\n" in content:
         lines = np.array([number for number, line in enumerate(content.splitlines(), 1) if line.strip()])
-    if swapped and len(rows) >= ENOUGH and not _together(rows[:, 0]) and _together(rows[:, 1]):
+    if swapped and len(rows) >= MIN_PATTERN and not _together(rows[:, 0]) and _together(rows[:, 1]):
         raise ValueError(
             f"{path.parent.name}/{path.name}: got rows that stand together by the second column, expected {columns[0]} "
             f"then {columns[1]}, all rows of a user together (columns swapped?)"
@@ -57,13 +62,13 @@ def read_numbers(path: str | Path, columns: tuple[str, ...], separator: str = "\
 
 
 def _together(ids):
-    """Whether all rows of an id stand together, in a column that repeats its ids enough for that to mean something."""
+    """Return whether all rows of an id are adjacent, in a column that repeats its ids at least twice on average."""
     distinct = len(np.unique(ids))
     return 2 * distinct <= len(ids) and np.count_nonzero(np.diff(ids)) + 1 == distinct
 
 
 def _complain(path, content, columns):
-    """Name the first line of a file that is no row of whole numbers."""
+    """Raise an error that names the first line which is not a row of whole numbers."""
     wanted = f"expected {len(columns)} whole numbers, {' '.join(columns)}"
     for number, line in enumerate(content.splitlines(), 1):
         fields = line.split(b"\t")
@@ -75,7 +80,12 @@ def _complain(path, content, columns):
 
 
 def films_100k(path: Path) -> dict[int, set[str]]:
-    """Genres of each film number in MovieLens-100K's ``u.item``."""
+    """Return the genres of each film number in MovieLens-100K's ``u.item``.
+
+    Raises:
+        ValueError: a line has another number of fields, or no film number; the message names the line.
+        FileNotFoundError: the file does not exist.
+    """
     films = {}
     for number, fields in _film_lines(path, "|"):
         flags = fields[-len(GENRES_100K) :]
@@ -88,7 +98,12 @@ def films_100k(path: Path) -> dict[int, set[str]]:
 
 
 def films_1m(path: Path) -> dict[int, set[str]]:
-    """Genres of each film number in MovieLens-1M's ``movies.dat``."""
+    """Return the genres of each film number in MovieLens-1M's ``movies.dat``.
+
+    Raises:
+        ValueError: a line has another number of fields, or no film number; the message names the line.
+        FileNotFoundError: the file does not exist.
+    """
     films = {}
     for number, fields in _film_lines(path, "::"):
         if len(fields) != 3:

@@ -10,7 +10,7 @@ PENALTIES = tuple(10.0**exponent for exponent in np.arange(-2, 5.01, 0.5))
 
 
 class Ridge(NamedTuple):
-    r"""$y = x B + c$ with the penalty it was fitted with and what it predicts for each row when fitted without it."""
+    """The fitted $y = x B + c$, its penalty, and its prediction for each row when fitted without that row."""
 
     coefficients: Float[np.ndarray, "inputs outputs"]
     intercept: Float[np.ndarray, " outputs"]
@@ -22,31 +22,31 @@ def fit_ridge(
     x: Float[np.ndarray | Array, "rows inputs"],
     y: Float[np.ndarray | Array, "rows outputs"],
     *,
-    judge: Callable[[np.ndarray], float] | None = None,
+    criterion: Callable[[np.ndarray], float] | None = None,
     penalties: Sequence[float] = PENALTIES,
 ) -> Ridge:
-    r"""Least squares with an L2 penalty, X and Y centred: $B = (X^\top X + \lambda I)^{-1} X^\top Y$.
+    r"""Fit a ridge regression, $B = (X^\top X + \lambda I)^{-1} X^\top Y$ with X and Y centred.
 
-    Lambda is the one whose leave-one-out predictions the judge likes best. They come without refitting: row i's
-    residual is $(y_i - \hat y_i) / (1 - h_i)$, with $h_i$ the diagonal of the hat matrix
-    $\frac1n + X (X^\top X + \lambda I)^{-1} X^\top$ (Allen 1974).
+    Lambda is the penalty whose leave-one-out predictions maximise the criterion. They need no refitting: row i's
+    residual is $(y_i - \hat y_i) / (1 - h_i)$, with $h_i$ the diagonal of the hat matrix $\frac1n + X (X^\top X +
+    \lambda I)^{-1} X^\top$ (Allen 1974).
 
     Args:
-        x, y: inputs and outputs, row by row.
-        judge: leave-one-out predictions [rows, outputs] -> a number to be made large; minus the squared error if None.
-        penalties: the lambdas tried.
+        x, y: inputs and outputs, one row per user.
+        criterion: leave-one-out predictions [rows, outputs] -> a number to maximise; None is minus the squared error.
+        penalties: the lambdas to choose from.
 
     Raises:
-        ValueError: x and y differ in rows, there are fewer than three rows, or the judge likes no penalty (NaN).
+        ValueError: x and y differ in rows, there are fewer than three rows, or the criterion is NaN for every penalty.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if len(x) != len(y):
         raise ValueError(f"users in the source and target differ: got {len(x)} and {len(y)} rows")
     if len(x) < 3:
         raise ValueError(f"x: got {len(x)} rows, expected at least 3 to leave one out")
-    if judge is None:
+    if criterion is None:
 
-        def judge(left_out):
+        def criterion(left_out):
             return -np.mean((left_out - y) ** 2)
 
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
@@ -58,11 +58,11 @@ def fit_ridge(
         fitted = y_mean + (left * shrink) @ rotated
         leverage = 1 / len(x) + (left**2) @ shrink
         left_out = y - (y - fitted) / np.maximum(1 - leverage, 1e-9)[:, None]
-        score = judge(left_out)
+        score = criterion(left_out)
         if score > best_score:
             coefficients = right.T @ ((singular / (singular**2 + penalty))[:, None] * rotated)
             best_score = score
             best = Ridge(coefficients, y_mean - x_mean @ coefficients, float(penalty), left_out)
     if best is None:
-        raise ValueError(f"judge: got no number for any of {len(penalties)} penalties, expected one to choose by")
+        raise ValueError(f"criterion: got no number for any of {len(penalties)} penalties, expected one to choose by")
     return best

@@ -1,4 +1,14 @@
-"""methods"""
+"""Complete recommenders: ``fit(train, *, key) -> scorer``, and functions that make such methods from settings.
+
+* ``baselines``: item cosine, ridge, EASE and EMCDR, each tuned in the same way
+* ``linear``: the same four as functions of their settings, at any size
+* ``graphs``: axes and walks of one graph of both domains
+* ``ensembles``: popularity added to a method, averages and mixtures
+* ``transfer``: a VAE per domain and a map between them
+* ``shared_latents``, ``gaussian_process``: methods that carry the whole posterior across
+* ``gains``: the expected gain of a list, which such methods rank by
+* ``lists``: the k best items, and the reasons for one
+"""
 
 from rec_transfer.methods.baselines import (
     Candidates,
@@ -12,7 +22,6 @@ from rec_transfer.methods.baselines import (
     ridge_candidates,
 )
 from rec_transfer.methods.ensembles import (
-    Scores,
     add_popularity,
     averaged,
     grow_mixture,
@@ -21,48 +30,12 @@ from rec_transfer.methods.ensembles import (
     standardised,
     with_popularity,
 )
-from rec_transfer.methods.factors import Axes, FitAxes, coordinates, domain_axes, leading_axes
-from rec_transfer.methods.forms import (
-    DomainForm,
-    FitForm,
-    Form,
-    binary,
-    both_domains,
-    centred,
-    column_scaled,
-    log_scaled,
-    normalised_graph,
-    raw,
-    unit_rows,
-)
-from rec_transfer.methods.gains import GAINS, expected_gains
-from rec_transfer.methods.gaussian_process import (
-    LENGTHS,
-    MOST_PAIRS,
-    START,
-    GaussianProcessTransfer,
-    Prior,
-    expected_bend,
-    fit_gaussian_process,
-    negative_log_evidence,
-    prior_covariance,
-)
+from rec_transfer.methods.gains import GAINS, expected_gains, list_gains
+from rec_transfer.methods.gaussian_process import GaussianProcessTransfer, fit_gaussian_process
 from rec_transfer.methods.graphs import diffusion, joint_axes, stacked_axes, with_target_history
-from rec_transfer.methods.linear import MAX_EASE, MAX_RIDGE, ease, ease_weights, emcdr, item_cosine, ridge
+from rec_transfer.methods.linear import ease, ease_weights, emcdr, item_cosine, ridge
 from rec_transfer.methods.lists import reasons, recommend
-from rec_transfer.methods.shared_latents import (
-    HIDDEN,
-    PAIR_WEIGHT,
-    PRIOR_DRAWS,
-    SAMPLES,
-    Recognition,
-    SharedLatents,
-    SharedTransfer,
-    Shown,
-    Users,
-    fit_shared_latents,
-    negative_bound,
-)
+from rec_transfer.methods.shared_latents import InterestMap, SharedLatents, SharedTransfer, fit_shared_latents
 from rec_transfer.methods.transfer import (
     DomainVAEs,
     Transfer,
@@ -71,52 +44,27 @@ from rec_transfer.methods.transfer import (
     fused,
     same_user,
     unknown_user,
-    with_aligners,
+    with_maps,
 )
 
 __all__ = [
     "GAINS",
-    "HIDDEN",
-    "LENGTHS",
-    "MAX_EASE",
-    "MAX_RIDGE",
-    "MOST_PAIRS",
-    "PAIR_WEIGHT",
-    "PRIOR_DRAWS",
-    "SAMPLES",
-    "START",
-    "Axes",
     "Candidates",
-    "DomainForm",
     "DomainVAEs",
-    "FitAxes",
-    "FitForm",
-    "Form",
     "GaussianProcessTransfer",
-    "Prior",
-    "Recognition",
-    "Scores",
+    "InterestMap",
     "SharedLatents",
     "SharedTransfer",
-    "Shown",
     "Transfer",
-    "Users",
     "add_popularity",
     "averaged",
-    "binary",
-    "both_domains",
-    "centred",
-    "column_scaled",
-    "coordinates",
     "diffusion",
-    "domain_axes",
     "domain_vaes",
     "ease",
     "ease_candidates",
     "ease_weights",
     "emcdr",
     "emcdr_candidates",
-    "expected_bend",
     "expected_gains",
     "fit_ease",
     "fit_emcdr",
@@ -130,14 +78,8 @@ __all__ = [
     "item_cosine",
     "item_cosine_candidates",
     "joint_axes",
-    "leading_axes",
-    "log_scaled",
+    "list_gains",
     "mixture",
-    "negative_bound",
-    "negative_log_evidence",
-    "normalised_graph",
-    "prior_covariance",
-    "raw",
     "reasons",
     "recommend",
     "ridge",
@@ -146,9 +88,8 @@ __all__ = [
     "shares",
     "stacked_axes",
     "standardised",
-    "unit_rows",
     "unknown_user",
-    "with_aligners",
+    "with_maps",
     "with_popularity",
     "with_target_history",
 ]

@@ -11,9 +11,9 @@ from itertools import product
 from rec_transfer.evaluation.tuning import Tuned, tuned
 from rec_transfer.keys import once_per_key
 from rec_transfer.methods.ensembles import with_popularity
-from rec_transfer.methods.factors import domain_axes
-from rec_transfer.methods.forms import binary, centred, log_scaled, raw
 from rec_transfer.methods.linear import ease, emcdr, item_cosine, ridge
+from rec_transfer.models.axes import domain_axes
+from rec_transfer.models.forms import binary, centred, log_scaled, raw
 from rec_transfer.types import FitMethod, Key, TrainingData
 
 Candidates = Mapping[str, FitMethod]

@@ -5,23 +5,30 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from rec_transfer.methods.forms import NO_SPREAD, binary
+from rec_transfer.models.forms import NO_SPREAD, binary
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
 Scores = Float[np.ndarray, "users items"]
 
 
 def with_popularity(method: FitMethod, *, weight: float = 0.0, power: float = 0.0) -> FitMethod:
-    """Return a method whose scores contain popularity (see ``add_popularity``).
+    r"""Return a method whose scores contain popularity: $s_j\, p_j^{\,q} + w\,p_j$.
+
+    p is ``shares``: the share of the target's training users that have an item, one user at least.
 
     Args:
         method: what popularity is added to.
-        weight, power: of the popularity.
+        weight: w, for scores that estimate a share themselves (ridge, EASE) or say nothing of many items (cosine).
+        power: q, for scores that were divided by a root of the popularity (cosine, axes, diffusion).
     """
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         scorer, share = method(train, key=key), shares(train)
-        return lambda history: add_popularity(np.asarray(scorer(history)), share, weight=weight, power=power)
+
+        def score(history: History) -> np.ndarray:
+            return add_popularity(np.asarray(scorer(history)), share, weight=weight, power=power)
+
+        return score
 
     return fit
 
@@ -29,14 +36,7 @@ def with_popularity(method: FitMethod, *, weight: float = 0.0, power: float = 0.
 def add_popularity(
     scores: Scores, share: Float[np.ndarray, " items"], *, weight: float = 0.0, power: float = 0.0
 ) -> Scores:
-    r"""Return scores that contain popularity: $s_j\, p_j^{\,q} + w\,p_j$.
-
-    Args:
-        scores: s.
-        share: p, the share of the target's training users that have an item (``shares``).
-        weight: w, for scores that estimate a share themselves (ridge, EASE) or say nothing of many items (cosine).
-        power: q, for scores that were divided by a root of the popularity (cosine, axes, diffusion).
-    """
+    r"""Return $s_j\, p_j^{\,q} + w\,p_j$, as ``with_popularity`` does it, from finished scores and ``shares``."""
     return scores * share ** np.float32(power) + np.float32(weight) * share
 
 

@@ -1,4 +1,4 @@
-"""What an item is worth in a list, given draws of a user's click probabilities: the score that a metric asks for."""
+"""Score items by what they are worth in a list, given samples of a user's click probabilities."""
 
 from collections.abc import Callable
 
@@ -13,19 +13,19 @@ GAINS = ("NDCG@10", "Recall@20", "posterior mean")
 USERS_AT_ONCE = 50  # bounds the memory at users x draws x items floats
 
 
-def gains(
+def list_gains(
     probabilities: Float[Array, "*users draws items"], clicks: Float[Array, "*users draws"]
 ) -> dict[str, Float[Array, "*users draws items"]]:
-    r"""Gain of every item by metric, for each draw.
+    r"""Return what each item is worth in a list, by metric, for each sample of a user's click probabilities.
 
-    For NDCG@k $E[\mathrm{rel}_i / \mathrm{IDCG}_k(\mathrm{rel})]$, for Recall@k $E[\mathrm{rel}_i / \min(k, R)]$, R the
-    number of relevant items; "posterior mean" is p itself. A list sorted by the posterior mean of a metric's gain
-    has the highest expected metric. The clicks are integrated out: $\mathrm{rel}_i$ has the mean $1 - (1 - p_i)^n$, and
-    R is rounded from its own.
+    For NDCG@k the gain is $E[\mathrm{rel}_i / \mathrm{IDCG}_k(\mathrm{rel})]$, for Recall@k it is $E[\mathrm{rel}_i /
+    \min(k, R)]$ with R the number of relevant items; for "posterior mean" it is p itself. A list sorted by the
+    posterior mean of a metric's gain has the highest expected metric. The clicks are integrated out: $\mathrm{rel}_i$
+    is replaced by its mean $1 - (1 - p_i)^n$, and R by its mean, rounded.
 
     Args:
-        probabilities: where one click falls, p.
-        clicks: how many of them the list is scored on, n.
+        probabilities: p, where one click falls.
+        clicks: n, how many clicks the list is scored on.
     """
     relevant = -jnp.expm1(clicks[..., None] * jnp.log1p(-jnp.minimum(probabilities, 1 - 1e-6)))
     number = jnp.maximum(jnp.round(relevant.sum(axis=-1)), 1).astype(int)
@@ -39,18 +39,20 @@ def gains(
 
 @jax.jit
 def expected_gains(
-    decode: Callable, interests: Float[Array, "users draws latent"], clicks: Float[Array, " anybody"], *, key: Key
+    decode: Callable, interests: Float[Array, "users draws latent"], clicks: Float[Array, " others"], *, key: Key
 ) -> dict[str, Float[Array, "users items"]]:
-    """Mean gain of every item over draws of the user's interest: scores to rank by, one set per metric.
+    """Return the mean gain of every item over samples of the user's interest: scores to rank by, one set per metric.
 
     Args:
         decode: a pytree that maps interests to logits, such as a ``FactorModel``.
-        interests: equally weighted draws.
-        clicks: numbers of clicks of other users, of which each draw gets one: how many the list will be scored on.
+        interests: equally weighted samples.
+        clicks: numbers of clicks of other users. Each sample of the interest gets one of them: how many clicks the list
+            will be scored on.
+        key: assigns the numbers of clicks.
     """
     number = jax.random.choice(named_keys(key, "clicks")["clicks"], clicks, (interests.shape[1],))
 
     def one(draws):
-        return jax.tree.map(lambda gain: gain.mean(axis=0), gains(jax.nn.softmax(decode(draws)), number))
+        return jax.tree.map(lambda gain: gain.mean(axis=0), list_gains(jax.nn.softmax(decode(draws)), number))
 
     return jax.lax.map(one, interests, batch_size=USERS_AT_ONCE)

@@ -1,10 +1,10 @@
-r"""A Gaussian process between two domains' factor models, with both ends uncertain.
+r"""A Gaussian process from one domain's factor model to the other's, with uncertain inputs and outputs.
 
-Coordinate by coordinate $z_t = f(z_s) + \epsilon$, $\epsilon \sim N(0, s)$, $f \sim GP(0, k)$ with
-$k(x, x') = c + l\, x^\top x' + b \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$: a level, a line, a bend. Nobody's interests
-are known: a source interest enters as its posterior $N(m, C)$, through the expected kernel (Girard et al. 2003), and
-the target clicks as Gaussian evidence (``laplace``), so that quiet users count for less. The four variances and the
-length are those that make the overlapping users' target evidence most probable; nothing is trained by steps.
+Each coordinate of the target interest is $z_t = f(z_s) + \epsilon$, $\epsilon \sim N(0, s)$, $f \sim GP(0, k)$ with
+$k(x, x') = c + l\, x^\top x' + b \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$: a level, a line and a bend. No interest is
+known. A source interest enters as its posterior $N(m, C)$, through the expected kernel (Girard et al. 2003). The target
+clicks enter as Gaussian evidence (``models.laplace``), so users with few clicks count for less. The four variances and
+the length maximise the probability of the overlapping users' target evidence.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ from jaxtyping import Array, Float
 from rec_transfer.keys import named_keys, numpy_generator
 from rec_transfer.methods.gains import expected_gains
 from rec_transfer.models.factor_model import FactorModel, domain_factor_models, evidence_of
-from rec_transfer.models.laplace import Evidence, belief
+from rec_transfer.models.laplace import Evidence, posterior_of
 from rec_transfer.types import Gaussian, History, Key, TrainingData
 
 LENGTHS = (2.5,)  # of interests with unit variance
 START = (0.05, 0.05, 0.3, 0.5)  # level, line, bend, noise: where the search for the variances begins
-MOST_PAIRS = 500  # the cost grows with the cube of pairs x latent
-DRAWS = 400  # common to all users, so that nobody hangs on the others; with 100 the share moves by .02
+MAX_PAIRS = 500  # the cost grows with the cube of pairs x latent
+DRAWS = 400  # shared by all users; with 100 the share of the gain moves by .02
 USERS_AT_ONCE = 50
 
 
 class Prior(NamedTuple):
-    """The kernel's variances (level, line, bend), the noise, and the length of the bend."""
+    """The variances of the kernel (level, line, bend) and of the noise, and the length of the bend."""
 
     level: float
     line: float
@@ -39,9 +39,14 @@ class Prior(NamedTuple):
 
 
 def expected_bend(here: Gaussian, there: Gaussian, *, length: float) -> Float[np.ndarray, "here there"]:
-    r"""$E \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$ for independent $x \sim N(m, C)$ and $x' \sim N(m', C')$.
+    r"""Return $E \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$ for independent $x \sim N(m, C)$ and $x' \sim N(m', C')$.
 
-    $\lvert I + S / \ell^2 \rvert^{-1/2} \exp(-\frac12 (m - m')^\top (\ell^2 I + S)^{-1} (m - m'))$ with $S = C + C'$.
+    It is $\lvert I + S / \ell^2 \rvert^{-1/2} \exp(-\frac12 (m - m')^\top (\ell^2 I + S)^{-1} (m - m'))$ with $S = C +
+    C'$.
+
+    Args:
+        here, there: the Gaussians of x and x'.
+        length: $\ell$, in units of the interests.
     """
     mean, other = (np.asarray(side.mean, float) for side in (here, there))
     spread = np.asarray(here.covariance, float)[:, None] + np.asarray(there.covariance, float)[None]
@@ -51,10 +56,18 @@ def expected_bend(here: Gaussian, there: Gaussian, *, length: float) -> Float[np
     return np.exp(-0.5 * np.sum(apart**2, axis=-1) - 0.5 * log_determinant)
 
 
-def prior_covariance(source: Gaussian, bend: Float[np.ndarray, "pairs pairs"], prior: Prior):
-    """Of one coordinate of the pairs' target interests, and what it is the sum of: [pairs, pairs], [4, pairs, pairs].
+def prior_covariance(
+    source: Gaussian, bend: Float[np.ndarray, "pairs pairs"], prior: Prior
+) -> tuple[Float[np.ndarray, "pairs pairs"], Float[np.ndarray, "4 pairs pairs"]]:
+    """Return the prior covariance of one coordinate of the pairs' target interests, and the four parts it sums.
 
-    A user with itself has the kernel's own expectation, so that not knowing x makes f(x) vary more.
+    A user's covariance with itself is the kernel's own expectation, because both inputs are the same. Uncertainty of x
+    therefore adds to the variance of f(x).
+
+    Args:
+        source: the pairs' source posteriors.
+        bend: ``expected_bend`` between the pairs.
+        prior: the variances of the parts (level, line, bend, noise).
     """
     mean, own = np.asarray(source.mean, float), np.trace(np.asarray(source.covariance), axis1=1, axis2=2)
     bend = bend + np.diag(1 - np.diag(bend))
@@ -69,16 +82,23 @@ def negative_log_evidence(
     roots: Float[np.ndarray, "pairs latent latent"],
     shift: Float[np.ndarray, "pairs latent"],
 ) -> tuple[float, Float[np.ndarray, "4"]]:
-    r"""Of the pairs' target clicks, in nats up to a constant: $\frac12 \log \lvert M \rvert + \frac12 y^\top M^{-1} y$.
+    r"""Return $\frac12 \log \lvert M \rvert + \frac12 y^\top M^{-1} y$ and its gradient, by which ``Prior`` is fitted.
 
-    The target evidence of a pair, $\exp(h^\top z - z^\top P z / 2)$ with $P = L L^\top$, is that of seeing
-    $y = L^{-1} h$ with unit noise at $L^\top z$, so $M = I + L^\top (K \otimes I) L$ with K the covariance of one
-    coordinate. Returned with its gradient.
+    It is the negative log-probability of the pairs' target clicks, in nats up to a constant. The target evidence of a
+    pair, $\exp(h^\top z - z^\top P z / 2)$ with $P = L L^\top$, is that of an observation $y = L^{-1} h$ of $L^\top z$
+    with unit noise. So $M = I + L^\top (K \otimes I) L$, where K is the covariance of one coordinate.
+
+    Args:
+        log_variances: logarithms of level, line, bend and noise.
+        source: the pairs' source posteriors.
+        bend: ``expected_bend`` between the pairs.
+        roots: L of each pair.
+        shift: h of each pair.
     """
     prior = Prior(*np.exp(log_variances), 1.0)
     covariance, parts = prior_covariance(source, bend, prior)
     inverse, log_determinant, weights, seen = _solve(covariance, roots, shift)
-    # The trace over coordinates of L M^-1 L', pair by pair, is all that the derivative by K needs.
+    # The derivative by K needs only the trace over coordinates of L M^-1 L' for each two pairs.
     trace = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True)
     slope = 0.5 * (trace - weights @ weights.T)
     gradient = np.einsum("ij,kij->k", slope, parts) * np.array(prior[:4])
@@ -86,7 +106,7 @@ def negative_log_evidence(
 
 
 def _solve(covariance, roots, shift):
-    r"""M's inverse in blocks, its log-determinant, $L M^{-1} y$ and $y^\top M^{-1} y$."""
+    r"""Return M's inverse in blocks, its log-determinant, $L M^{-1} y$ and $y^\top M^{-1} y$."""
     from scipy import linalg
 
     pairs, latent = shift.shape
@@ -105,8 +125,8 @@ def _solve(covariance, roots, shift):
 class GaussianProcessTransfer(NamedTuple):
     """A fitted recommender for users of the source who are new in the target; its scores are expected gains.
 
-    ``weights`` and ``spread`` turn a user's kernel with the pairs into the mean of f and into what the pairs took off
-    its prior variance (averaged over coordinates).
+    ``weights`` turn a user's kernel with the pairs into the mean of f; ``spread`` turns it into the reduction of f's
+    prior variance by the pairs (averaged over coordinates).
     """
 
     source: FactorModel
@@ -118,14 +138,15 @@ class GaussianProcessTransfer(NamedTuple):
     clicks: Float[Array, " users"]
     key: Key
 
-    def believe(self, history: History) -> Float[Array, "users draws latent"]:
-        """Draws of each user's interest in the target: of the source interest, then of f there, then of the noise."""
-        known = belief(evidence_of(self.source, history.source))
-        return _draw(self.prior, self.pairs, self.weights, self.spread, known, self.key)
+    def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
+        """Return samples of each user's target interest: the source interest is sampled, then f, then the noise."""
+        known = posterior_of(evidence_of(self.source, history.source))
+        return _sample_process(self.prior, self.pairs, self.weights, self.spread, known, self.key)
 
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
-        """Scores [users, items]: the expected gain of every item for the metric named."""
-        return np.asarray(expected_gains(self.target, self.believe(history), self.clicks, key=self.key)[gain])
+        """Return scores [users, items]: the expected gain of every item for the metric named."""
+        interests = self.sample_target_posterior(history)
+        return np.asarray(expected_gains(self.target, interests, self.clicks, key=self.key)[gain])
 
 
 def fit_gaussian_process(
@@ -139,13 +160,15 @@ def fit_gaussian_process(
     """Fit both domains' factor models, then the process on the overlapping users; a ``FitMethod``.
 
     Args:
-        train: the training data of one direction. Of more than 500 overlapping users, 500 are drawn for the process.
+        train: the training data of one direction. At most 500 overlapping users are used for the process, sampled if
+            there are more.
+        key: fits the factor models, samples the pairs and the interests.
         latent: dimensions of the interests.
-        lengths: those of the bend to choose from.
-        factor_models: those of ``domain_factor_models``, to share them with other methods; fitted anew if None.
+        lengths: lengths of the bend to choose from.
+        factor_models: those of ``domain_factor_models``, to share them with other methods; None fits new ones.
 
     Raises:
-        ValueError: no length to choose from.
+        ValueError: there is no length to choose from.
     """
     from scipy.optimize import minimize
 
@@ -154,17 +177,15 @@ def fit_gaussian_process(
     keys = named_keys(key, "pairs", "score")
     factor_models = factor_models or domain_factor_models(latent)
     here, there = factor_models(train.source, key=key), factor_models(train.target, key=key)
-    users = np.sort(numpy_generator(keys["pairs"]).permutation(train.overlapping_users)[:MOST_PAIRS])
-    source = belief(evidence_of(here, train.source.select(users).counts))
+    users = np.sort(numpy_generator(keys["pairs"]).permutation(train.overlapping_users)[:MAX_PAIRS])
+    source = posterior_of(evidence_of(here, train.source.select(users).counts))
     roots, shift = _roots(evidence_of(there, train.target.select(users).counts))
     best = None
     for length in lengths:
         bend = expected_bend(source, source, length=length)
-        start = np.log(START) if best is None else best[0].x  # the lengths' optima lie close together
-        found = minimize(
-            negative_log_evidence, start, args=(source, bend, roots, shift), jac=True, method="L-BFGS-B",
-            bounds=[(-9, 3)] * 4, options={"maxiter": 15, "ftol": 1e-5},
-        )  # fmt: skip
+        start = np.log(START) if best is None else best[0].x  # the optima of two lengths are close together
+        search = {"method": "L-BFGS-B", "bounds": [(-9, 3)] * 4, "options": {"maxiter": 15, "ftol": 1e-5}}
+        found = minimize(negative_log_evidence, start, args=(source, bend, roots, shift), jac=True, **search)
         if best is None or found.fun < best[0].fun:
             best = found, length, bend
     found, length, bend = best
@@ -178,17 +199,19 @@ def fit_gaussian_process(
 
 
 def _roots(evidence: Evidence):
-    """L with $P = L L^\\top$, and h, of each user; directions of which nothing is known get a trace of precision."""
+    r"""Return L with $P = L L^\top$, and h, of each user; directions without evidence get a small precision."""
     precision = np.maximum(np.asarray(evidence.precision, float), 1e-4)
     axes = np.asarray(evidence.axes, float)
     return axes * np.sqrt(precision)[:, None, :], np.einsum("nij,nj->ni", axes, np.asarray(evidence.shift, float))
 
 
 @jax.jit
-def _draw(prior: Prior, pairs: Gaussian, weights, spread, known: Gaussian, key: Key):
+def _sample_process(prior: Prior, pairs: Gaussian, weights, spread, known: Gaussian, key: Key):
+    """Return samples of the target interest of each user whose source posterior is known."""
     keys = named_keys(key, "source", "target")
     latent = pairs.mean.shape[1]
-    noise = jax.random.normal(keys["source"], (DRAWS, latent))  # the same for all: nobody hangs on the others
+    # Shared by all users, so that one user's scores do not depend on who else is scored.
+    noise = jax.random.normal(keys["source"], (DRAWS, latent))
     beyond = jax.random.normal(keys["target"], (DRAWS, latent))
     precision = jnp.linalg.inv(pairs.covariance + prior.length**2 * jnp.eye(latent))
     height = -0.5 * jnp.linalg.slogdet(pairs.covariance / prior.length**2 + jnp.eye(latent))[1]
@@ -196,9 +219,8 @@ def _draw(prior: Prior, pairs: Gaussian, weights, spread, known: Gaussian, key: 
 
     def one(known):
         interests = known.mean + noise @ jnp.linalg.cholesky(known.covariance).T
-        squares = (interests[:, :, None] * interests[:, None, :]).reshape(DRAWS, -1) @ precision.reshape(
-            -1, latent**2
-        ).T
+        products = (interests[:, :, None] * interests[:, None, :]).reshape(DRAWS, latent**2)
+        squares = products @ precision.reshape(-1, latent**2).T
         distance = squares - 2 * interests @ towards.T + jnp.sum(towards * pairs.mean, axis=1)
         kernel = prior.level + prior.line * interests @ pairs.mean.T + prior.bend * jnp.exp(height - 0.5 * distance)
         own = prior.level + prior.line * jnp.sum(interests**2, axis=1) + prior.bend

@@ -4,8 +4,8 @@ import numpy as np
 from scipy import sparse
 
 from rec_transfer.keys import once_per_key
-from rec_transfer.methods.factors import Axes, FitAxes, domain_axes
-from rec_transfer.methods.forms import beside, both_domains, item_degrees, normalised_graph, unit_rows
+from rec_transfer.models.axes import Axes, FitAxes, domain_axes
+from rec_transfer.models.forms import beside, both_domains, item_degrees, normalised_graph, unit_rows
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
 CHUNK = 256  # users that walk at a time: their rows over the items of both domains are dense

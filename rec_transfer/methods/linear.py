@@ -11,8 +11,8 @@ from jaxtyping import Float
 from scipy import linalg, sparse
 
 from rec_transfer.maps.ridge import fit_ridge
-from rec_transfer.methods.factors import FitAxes, coordinates, domain_axes
-from rec_transfer.methods.forms import (
+from rec_transfer.models.axes import FitAxes, coordinates, domain_axes
+from rec_transfer.models.forms import (
     FitForm,
     Form,
     beside,

@@ -1,4 +1,4 @@
-"""From scores to a list, and the reasons for it."""
+"""Turn scores into lists, and give reasons for a recommended item."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,25 @@ from scipy import sparse
 from rec_transfer.types import History, Scorer
 
 
-def recommend(scores: np.ndarray, items: Sequence[str] | np.ndarray, k: int, *, seen=None) -> np.ndarray:
-    """Ids of the k best items of each user, best first: [users, k]. Equal scores keep the order of the catalogue.
+def recommend(
+    scores: np.ndarray,
+    items: Sequence[str] | np.ndarray,
+    k: int,
+    *,
+    seen: sparse.csr_array | np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the ids of the k best items of each user, best first: [users, k].
+
+    Items with equal scores keep the order of the catalogue.
 
     Args:
         scores: [users, items].
         items: ids in the order of the columns.
         k: length of the lists.
-        seen: counts [users, items] of what a user has already; such items are left out.
+        seen: counts [users, items] of what each user has already; these items are left out.
 
     Raises:
-        ValueError: fewer ids than columns, or a user with fewer than k items left.
+        ValueError: the number of ids is not that of the columns, or a user has fewer than k items left.
     """
     scores, items = np.array(scores, float), np.asarray(items)
     if scores.shape[1] != len(items):
@@ -33,10 +41,10 @@ def recommend(scores: np.ndarray, items: Sequence[str] | np.ndarray, k: int, *, 
 
 
 def reasons(scorer: Scorer, source: sparse.csr_array, item: int) -> np.ndarray:
-    r"""How much each source item a user clicked speaks for one recommended item: [source items], in logits.
+    """Return how much each source item a user clicked contributes to one recommended item: [source items], in logits.
 
-    Entry j is the fall of the item's score, relative to the mean score, when the user's clicks on j are taken away;
-    zero for items without a click. Of a fitted model it is exact, not a story told afterwards.
+    Entry j is how much the item's score, relative to the mean score, falls if the user's clicks on j are removed. It is
+    zero for items without a click. The values are exact for the fitted model, not an explanation fitted afterwards.
 
     Args:
         scorer: a fitted method.
@@ -44,7 +52,7 @@ def reasons(scorer: Scorer, source: sparse.csr_array, item: int) -> np.ndarray:
         item: column of the recommended target item.
 
     Raises:
-        ValueError: more than one user, or one without clicks.
+        ValueError: there is more than one user, or the user has no clicks.
     """
     clicked = source.nonzero()[1]
     if source.shape[0] != 1 or not len(clicked):
@@ -52,7 +60,7 @@ def reasons(scorer: Scorer, source: sparse.csr_array, item: int) -> np.ndarray:
             f"source: got {source.shape[0]} users with {source.nnz} clicked items, expected one user with some"
         )
     without = np.repeat(source.toarray(), len(clicked) + 1, axis=0)
-    without[np.arange(len(clicked)), clicked] = 0  # the last row stays whole
+    without[np.arange(len(clicked)), clicked] = 0  # the last row keeps all clicks
     scores = scorer(History(sparse.csr_array(without)))
     lead = scores[:, item] - scores.mean(axis=1)
     result = np.zeros(source.shape[1])

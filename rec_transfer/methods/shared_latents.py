@@ -1,9 +1,9 @@
-r"""Shared and private latents: one interest u behind both domains, and in each a part of its own.
+r"""Shared and private latents: one interest u behind both domains, and a private part in each.
 
-$u \sim N(0, I)$, $z_d = g_d(u) + \epsilon_d$ with $\epsilon_d \sim N(0, s_d I)$ private to the domain, clicks
-multinomial in softmax$(V_d z_d + b_d)$. Users of one domain teach $g_d$, overlapping users tie the two together. Each
-domain's $V_d, b_d$ are fitted first (``factor_model``); a user's clicks are then Gaussian evidence on $z_d$, eight
-numbers and a matrix, so that $\epsilon_d$ is integrated out exactly and the rest trains in seconds.
+$u \sim N(0, I)$, $z_d = g_d(u) + \epsilon_d$ with $\epsilon_d \sim N(0, s_d I)$ private to the domain; the clicks are
+multinomial in softmax$(V_d z_d + b_d)$. Users of one domain determine $g_d$; overlapping users relate the two. Each
+domain's $V_d, b_d$ are fitted first (``models.factor_model``). A user's clicks are then Gaussian evidence on $z_d$,
+eight numbers and a matrix. So $\epsilon_d$ is integrated out exactly, and the rest trains in seconds.
 """
 
 from collections.abc import Callable
@@ -17,23 +17,36 @@ from jaxtyping import Array, Float
 
 from rec_transfer import training
 from rec_transfer.keys import named_keys
+from rec_transfer.maps.base import Numbers
+from rec_transfer.maps.networks import Epoch
 from rec_transfer.maps.ridge import fit_ridge
 from rec_transfer.methods.gains import expected_gains
 from rec_transfer.models.factor_model import FactorModel, domain_factor_models, evidence_of
-from rec_transfer.models.laplace import Evidence, belief, log_marginal, log_marginal_of_all, no_evidence, resample
+from rec_transfer.models.laplace import Evidence, log_marginal, log_marginal_of_all, no_evidence, posterior_of, resample
 from rec_transfer.types import Gaussian, History, Key, PerUser, TrainingData
 
 HIDDEN = 64
-SAMPLES = 16  # of u per user and step: the importance-weighted bound
-PAIR_WEIGHT = 5.0  # an overlapping user counts as five: nobody else tells how the domains hang together
+BATCH = 420
+SAMPLES = 16  # of u, per user and step
+PAIR_WEIGHT = 5.0  # an overlapping user counts as five: only they relate the two domains
 PRIOR_DRAWS, DRAWS = 2**15, 400
 USERS_AT_ONCE = 50
 
 
-class Shown(nnx.Module):
-    r"""$g_d(u) = u A + c + \tanh(u W + w) B$, a linear map plus a bend that starts at zero, and $\log s_d$."""
+class InterestMap(nnx.Module):
+    r"""Map the shared interest to a domain's: $g_d(u) = u A + c + \tanh(u W + w) B$, and hold $\log s_d$.
 
-    def __init__(self, coefficients, intercept, *, key: Key):
+    B starts at zero, so the untrained map is linear.
+
+    Args:
+        coefficients: A, [latent, latent]; users are rows.
+        intercept: c, [latent].
+        key: initialises W.
+    """
+
+    def __init__(
+        self, coefficients: Float[Numbers, "latent latent"], intercept: Float[Numbers, " latent"], *, key: Key
+    ) -> None:
         latent = len(intercept)
         self.coefficients = nnx.Param(jnp.asarray(coefficients, jnp.float32))
         self.intercept = nnx.Param(jnp.asarray(intercept, jnp.float32))
@@ -42,25 +55,33 @@ class Shown(nnx.Module):
         self.log_variance = nnx.Param(jnp.log(0.25))
 
     def __call__(self, interests: Float[Array, "*draws latent"]) -> Float[Array, "*draws latent"]:
+        """Return the mean of a domain's interest for each shared interest."""
         bend = self.output(jnp.tanh(self.hidden(interests)))
         return interests @ self.coefficients[...] + self.intercept[...] + bend
 
     @property
     def variance(self) -> Float[Array, ""]:
+        """Return $s_d$, the variance of the private part."""
         return jnp.exp(self.log_variance[...])
 
 
 class Recognition(nnx.Module):
-    """The belief about one domain -> its contribution to the precision (diagonal) and shift of q(u | x)."""
+    """Map the posterior in one domain to its contribution to q(u | x): a precision (diagonal) and a shift.
 
-    def __init__(self, latent: int, *, key: Key):
+    Args:
+        latent: dimensions of the interests.
+        key: initialises the layers.
+    """
+
+    def __init__(self, latent: int, *, key: Key) -> None:
         rngs, small = nnx.Rngs(key), nnx.initializers.normal(0.01)
         self.hidden = nnx.Linear(2 * latent, HIDDEN, rngs=rngs)
         self.second = nnx.Linear(HIDDEN, HIDDEN, rngs=rngs)
         self.shift = nnx.Linear(HIDDEN, latent, rngs=rngs, kernel_init=small)
         self.precision = nnx.Linear(HIDDEN, latent, rngs=rngs, kernel_init=small, bias_init=nnx.initializers.ones)
 
-    def __call__(self, posterior: Gaussian):
+    def __call__(self, posterior: Gaussian) -> tuple[Float[Array, "users latent"], Float[Array, "users latent"]]:
+        """Return precision and shift, each [users, latent]."""
         spread = jnp.log(jnp.diagonal(posterior.covariance, axis1=-2, axis2=-1))
         features = jnp.tanh(self.hidden(jnp.concatenate([posterior.mean, spread], axis=-1)))
         features += jnp.tanh(self.second(features))
@@ -68,9 +89,14 @@ class Recognition(nnx.Module):
 
 
 class SharedLatents(nnx.Module):
-    """Both domains' generators and recognisers."""
+    """The interest maps and the recognition networks of both domains.
 
-    def __init__(self, source: Shown, target: Shown, *, key: Key):
+    Args:
+        source, target: the interest maps.
+        key: initialises the recognition networks.
+    """
+
+    def __init__(self, source: InterestMap, target: InterestMap, *, key: Key) -> None:
         keys = named_keys(key, "source", "target")
         latent = len(source.intercept[...])
         self.source, self.target = source, target
@@ -79,24 +105,34 @@ class SharedLatents(nnx.Module):
 
 
 class Users(NamedTuple):
-    """Everyone, one row each: evidence in both domains (zeros where not active), activity, and weight in the loss."""
+    """All users, one row each: evidence in both domains (zeros where inactive), activity, and weight in the loss.
+
+    ``posteriors`` are those of the evidence, in the source and in the target.
+    """
 
     source: Evidence
     target: Evidence
-    beliefs: tuple[Gaussian, Gaussian]
+    posteriors: tuple[Gaussian, Gaussian]
     active: Float[Array, "users 2"]
     weight: PerUser
 
 
-def negative_bound(model: SharedLatents, users: Users, context: None, *, key: Key, epoch) -> PerUser:
-    r"""$-\log \frac1K \sum_k p(u_k)\, p(x_s \mid u_k)\, p(x_t \mid u_k) / q(u_k \mid x)$, weighted, nats per user.
+def negative_bound(model: SharedLatents, users: Users, context: None, *, key: Key, epoch: Epoch) -> PerUser:
+    r"""Return the negative importance-weighted bound of each user, times its weight, in nats.
 
-    The importance-weighted bound (Burda et al. 2016); q is the product of the prior and of what each active domain's
-    recogniser contributes (Wu and Goodman 2018).
+    $-\log \frac1K \sum_k p(u_k)\, p(x_s \mid u_k)\, p(x_t \mid u_k) / q(u_k \mid x)$ (Burda et al. 2016). q is the
+    product of the prior and of the contributions of each domain in which the user is active (Wu and Goodman 2018).
+
+    Args:
+        model: the interest maps and recognition networks.
+        users: a batch of users.
+        context: not used; ``training.fit`` passes it.
+        key: samples u.
+        epoch: not used; ``training.fit`` passes it.
     """
     precision, shift = jnp.float32(1), jnp.float32(0)  # the prior's
     for number, (recognise, posterior) in enumerate(
-        zip((model.recognise_source, model.recognise_target), users.beliefs, strict=True)
+        zip((model.recognise_source, model.recognise_target), users.posteriors, strict=True)
     ):
         more_precision, more_shift = recognise(posterior)
         active = users.active[:, number : number + 1]
@@ -120,33 +156,41 @@ def fit_shared_latents(
     weight_decay: float = 1e-2,
     factor_models: Callable[..., FactorModel] | None = None,
 ) -> "SharedTransfer":
-    """Fit both domains' factor models, then what they share, on all training users; a ``FitMethod``.
+    """Fit both domains' factor models, then the shared latents on all training users; a ``FitMethod``.
 
     Args:
         train: the training data of one direction.
-        latent: dimensions of the interests, shared and shown.
+        key: fits the factor models, initialises and trains the networks, samples the interests.
+        latent: dimensions of the shared and of the domains' interests.
         epochs, learning_rate, weight_decay: see ``training.fit``.
-        factor_models: those of ``domain_factor_models``, to share them between directions; fitted anew if None.
+        factor_models: those of ``domain_factor_models``, to share them between directions; None fits new ones.
     """
     keys = named_keys(key, "initialise", "train", "score")
     factor_models = factor_models or domain_factor_models(latent)
     here, there = factor_models(train.source, key=key), factor_models(train.target, key=key)
-    users, shared = _users(train, here, there)
-    source, target = (posterior.mean[shared] for posterior in users.beliefs)
+    users, shared = _all_users(train, here, there)
+    source, target = (posterior.mean[shared] for posterior in users.posteriors)
     ridge = fit_ridge(source, target)
     start = named_keys(keys["initialise"], "source", "target", "model")
-    identity = Shown(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
-    model = SharedLatents(identity, Shown(ridge.coefficients, ridge.intercept, key=start["target"]), key=start["model"])
+    to_source = InterestMap(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
+    to_target = InterestMap(ridge.coefficients, ridge.intercept, key=start["target"])
+    model = SharedLatents(to_source, to_target, key=start["model"])
     fitted = training.fit(
-        model, negative_bound, users, key=keys["train"], epochs=epochs, batch_size=420,
-        learning_rate=learning_rate, weight_decay=weight_decay,
-    )  # fmt: skip
+        model,
+        negative_bound,
+        users,
+        key=keys["train"],
+        epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
     return SharedTransfer(here, there, fitted.model, jnp.asarray(clicks), keys["score"])
 
 
-def _users(train: TrainingData, source: FactorModel, target: FactorModel) -> tuple[Users, np.ndarray]:
-    """Everyone's evidence in both domains, and the rows of the overlapping users."""
+def _all_users(train: TrainingData, source: FactorModel, target: FactorModel) -> tuple[Users, np.ndarray]:
+    """Return the evidence of all users in both domains, and the rows of the overlapping users."""
     ids = np.union1d(train.source.users, train.target.users)
     active, parts = [], []
     for domain, model in ((train.source, source), (train.target, target)):
@@ -159,7 +203,7 @@ def _users(train: TrainingData, source: FactorModel, target: FactorModel) -> tup
     weight = np.where(both, PAIR_WEIGHT, 1.0)
     users = Users(
         *parts,
-        tuple(map(belief, parts)),
+        tuple(map(posterior_of, parts)),
         jnp.asarray(np.stack(active, axis=1), jnp.float32),
         jnp.asarray(weight, jnp.float32),
     )
@@ -167,10 +211,10 @@ def _users(train: TrainingData, source: FactorModel, target: FactorModel) -> tup
 
 
 class SharedTransfer(NamedTuple):
-    """A fitted recommender for users of the source who are new in the target; call it with their history.
+    """A fitted recommender for users of the source who are new in the target; its scores are expected gains.
 
-    Its scores are expected gains: the posterior of u is drawn (prior draws weighted by the source evidence, common to
-    all users), carried to the target, and every item gets the mean over the draws of what it is worth in a list.
+    Samples of u from the prior are weighted by a user's source evidence and mapped to the target. The prior samples are
+    the same for all users. The score of an item is its mean worth in a list over these samples.
     """
 
     source: FactorModel
@@ -179,17 +223,19 @@ class SharedTransfer(NamedTuple):
     clicks: Float[Array, " users"]
     key: Key
 
-    def believe(self, history: History) -> Float[Array, "users draws latent"]:
-        """Draws of each user's interest shown in the target domain."""
-        return _draw(self.model, evidence_of(self.source, history.source), self.key)
+    def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
+        """Return samples of each user's interest in the target domain."""
+        return _sample_shared(self.model, evidence_of(self.source, history.source), self.key)
 
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
-        """Scores [users, items]: the expected gain of every item for the metric named."""
-        return np.asarray(expected_gains(self.target, self.believe(history), self.clicks, key=self.key)[gain])
+        """Return scores [users, items]: the expected gain of every item for the metric named."""
+        interests = self.sample_target_posterior(history)
+        return np.asarray(expected_gains(self.target, interests, self.clicks, key=self.key)[gain])
 
 
 @jax.jit
-def _draw(model: SharedLatents, evidence: Evidence, key: Key):
+def _sample_shared(model: SharedLatents, evidence: Evidence, key: Key):
+    """Return samples of the target interest of each user with this source evidence."""
     keys = named_keys(key, "prior", "resample", "private")
     latent = evidence.shift.shape[1]
     prior = jax.random.normal(keys["prior"], (PRIOR_DRAWS, latent))

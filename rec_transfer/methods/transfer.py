@@ -1,4 +1,4 @@
-"""The recommender: source clicks -> source posterior -> aligner -> target decoder -> scores -> a list."""
+"""The recommender: source clicks -> source posterior -> map -> target posterior -> decoder -> scores."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rec_transfer.keys import key_for, once_per_key
-from rec_transfer.models.train import dense, posterior, train_vae
+from rec_transfer.models.train import posterior, train_vae
 from rec_transfer.models.vae import VAE, VAEConfig
 from rec_transfer.types import (
     DomainMap,
@@ -29,23 +29,24 @@ class Transfer(NamedTuple):
 
     source: VAE
     target: VAE
-    aligner: DomainMap
+    domain_map: DomainMap
 
-    def believe(self, history: History) -> Gaussian:
-        """What the source clicks say of the user's interest in the target domain, and the target's where given."""
-        mapped = self.aligner(posterior(self.source, history.source))
+    def target_posterior(self, history: History) -> Gaussian:
+        """Return the users' interest in the target domain given their source clicks and, if shown, target clicks."""
+        mapped = self.domain_map(posterior(self.source, history.source))
         return mapped if history.target is None else fused(mapped, posterior(self.target, history.target))
 
     def __call__(self, history: History) -> np.ndarray:
-        """Scores [users, items]: the target decoder's logits at the mean of that belief."""
-        return np.asarray(self.target.decoder(self.believe(history).mean))
+        """Return scores [users, items]: the target decoder's logits at the mean of the target posterior."""
+        return np.asarray(self.target.decoder(self.target_posterior(history).mean))
 
 
 def fused(mapped: Gaussian, own: Gaussian) -> Gaussian:
-    r"""Two beliefs that share the prior N(0, I) and nothing else: $p(z \mid x_s)\, q(z \mid x_t) / p(z)$, normalised.
+    r"""Return the product of two posteriors that share the prior N(0, I): $p(z \mid x_s)\, q(z \mid x_t) / p(z)$.
 
-    Precisions add up but for the prior's, which would be counted twice: $\Lambda = \Lambda_s + \Lambda_t - I$ (kept
-    at least $\Lambda_t$: a mapped belief wider than the prior says nothing, not less), means weighted alike.
+    The precisions add up, less the prior's, which would count twice: $\Lambda = \Lambda_s + \Lambda_t - I$. The means
+    are weighted alike. A mapped posterior wider than the prior says nothing, not less than nothing: $\Lambda$ is at
+    least $\Lambda_t$.
     """
     identity = jnp.eye(mapped.mean.shape[-1])
     axes, spread = jnp.linalg.eigh(mapped.covariance)[::-1]
@@ -56,27 +57,27 @@ def fused(mapped: Gaussian, own: Gaussian) -> Gaussian:
     return Gaussian((covariance @ shift)[..., 0], covariance)
 
 
-def fit_transfer(train: TrainingData, fit_aligner: FitMap, source: VAE, target: VAE, *, key: Key) -> Transfer:
-    """Fit an aligner between two trained VAEs on the overlapping users of ``train``."""
+def fit_transfer(train: TrainingData, fit_map: FitMap, source: VAE, target: VAE, *, key: Key) -> Transfer:
+    """Fit a map between two trained VAEs on the overlapping users of ``train``."""
     paired_source, paired_target = train.pairs
     pairs = Pairs(
         posterior(source, paired_source.counts),
         posterior(target, paired_target.counts),
-        jnp.asarray(dense(paired_target.counts)),
+        paired_target.counts,
     )
     shared = train.overlapping_users
     unpaired = Unpaired(
         posterior(source, train.source.without(shared).counts),
         posterior(target, train.target.without(shared).counts),
     )
-    return Transfer(source, target, fit_aligner(pairs, unpaired=unpaired, decode=target.decoder, key=key))
+    return Transfer(source, target, fit_map(pairs, unpaired=unpaired, decode=target.decoder, key=key))
 
 
 DomainVAEs = Callable[..., VAE]  # vaes(domain: Interactions, *, key) -> VAE
 
 
 def domain_vaes(config: VAEConfig, *, train: Callable | None = None) -> DomainVAEs:
-    """The VAEs of every domain: trained when first asked for, once per key, then remembered.
+    """Return ``vaes(domain, *, key)``: the VAE of a domain, trained when first asked for and kept, once per key.
 
     A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or on who asks.
 
@@ -91,13 +92,13 @@ def domain_vaes(config: VAEConfig, *, train: Callable | None = None) -> DomainVA
     return once_per_key(vae_of)
 
 
-def with_aligners(
-    aligners: Mapping[str, FitMap], *, config: VAEConfig | None = None, vaes: DomainVAEs | None = None
+def with_maps(
+    fit_maps: Mapping[str, FitMap], *, config: VAEConfig | None = None, vaes: DomainVAEs | None = None
 ) -> dict[str, FitMethod]:
-    """One method per aligner, named as given. All share their VAEs.
+    """Return one method per map, named as given. All share their VAEs.
 
     Args:
-        aligners: name -> ``fit(pairs, *, unpaired, decode, key) -> aligner``.
+        fit_maps: name -> ``fit(pairs, *, unpaired, decode, key) -> map``.
         config: the VAEs' sizes, or
         vaes: those of ``domain_vaes``, to share them with other methods.
 
@@ -108,18 +109,18 @@ def with_aligners(
         raise ValueError(f"config and vaes: got {'neither' if vaes is None else 'both'}, expected one of them")
     models = domain_vaes(config) if vaes is None else vaes
 
-    def method(fit_aligner: FitMap) -> FitMethod:
+    def method(fit_map: FitMap) -> FitMethod:
         def fit(train: TrainingData, *, key: Key) -> Scorer:
             source, target = models(train.source, key=key), models(train.target, key=key)
-            return fit_transfer(train, fit_aligner, source, target, key=key_for(key, "aligner"))
+            return fit_transfer(train, fit_map, source, target, key=key_for(key, "aligner"))
 
         return fit
 
-    return {name: method(fit_aligner) for name, fit_aligner in aligners.items()}
+    return {name: method(fit_map) for name, fit_map in fit_maps.items()}
 
 
 def unknown_user(vaes: DomainVAEs) -> FitMethod:
-    """What the target VAE says of somebody without history: its decoder at the prior mean, one list for everybody."""
+    """Return a method that gives everybody one list, as for no history: the target decoder at the prior mean."""
 
     def fit(train: TrainingData, *, key: Key) -> Scorer:
         model = vaes(train.target, key=key)
@@ -134,9 +135,9 @@ def unknown_user(vaes: DomainVAEs) -> FitMethod:
 
 
 def same_user(vaes: DomainVAEs) -> FitMethod:
-    """The target VAE shown what the user did in the target: no transfer, hence a ceiling for it.
+    """Return a method that is shown what the user did in the target: no transfer, hence a reference for it.
 
-    ``evaluate(..., ceilings={...})`` shows it the target history. The source is not looked at.
+    It is the target VAE on the target history, which ``evaluate`` shows to its ceilings alone. The source is not read.
 
     Raises:
         ValueError: by the scorer, for a history without its target part.

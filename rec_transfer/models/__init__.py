@@ -1,5 +1,39 @@
-"""models"""
+"""One domain at a time: the VAE, the factor model, and what they are trained with.
 
+===================  =====================================================================
+``likelihoods``      log-likelihoods of counts, the KL term, ELBO and importance-weighted bound
+``vae``              the network and its ELBO: the definition
+``train``            train a VAE on dense counts, its posteriors, save and load it
+``compressed``       the same ELBO on compressed rows
+``sparse_training``  train a VAE on compressed rows
+``sampled_softmax``  the log-likelihood from a sample of the items
+``factor_model``     a logistic factor model, fitted by EM
+``laplace``          Gaussian approximation of the likelihood of a user's clicks
+``forms``            what counts are turned into before a linear method reads them
+``axes``             the first axes of a domain's rows, and users on them
+===================  =====================================================================
+"""
+
+# isort: off
+from rec_transfer.models.likelihoods import (
+    bernoulli_log_likelihood,
+    multinomial_log_likelihood,
+    gaussian_kl,
+    elbo,
+    importance_weighted_bound,
+)
+from rec_transfer.models.vae import (
+    VAE,
+    Decoder,
+    Encoder,
+    Objective,
+    VAEConfig,
+    encoder_input,
+    reparameterize,
+    annealed_beta,
+    negative_elbo,
+)
+from rec_transfer.models.train import dense, train_vae, posterior, save_vae, load_vae
 from rec_transfer.models.compressed import (
     PRECISIONS,
     Precision,
@@ -12,92 +46,71 @@ from rec_transfer.models.compressed import (
     sparse_negative_elbo,
     sparse_product,
 )
-from rec_transfer.models.factor_model import (
-    PENALTY,
-    ROUNDS,
-    STEPS,
-    USERS_AT_ONCE,
-    FactorModel,
-    click_log_likelihood,
-    domain_factor_models,
-    evidence_of,
-    fit_factor_model,
-)
-from rec_transfer.models.laplace import (
-    LONGEST_STEP,
-    NEWTON_STEPS,
-    Evidence,
-    approximate,
-    belief,
-    log_marginal,
-    log_marginal_of_all,
-    no_evidence,
-    resample,
-)
-from rec_transfer.models.likelihoods import (
-    bernoulli_log_likelihood,
-    elbo,
-    gaussian_kl,
-    importance_weighted_bound,
-    multinomial_log_likelihood,
-)
-from rec_transfer.models.sampled_softmax import (
-    LINE,
-    Clicked,
-    ItemSampler,
-    Sample,
-    SampledBatch,
-    clicked_items,
-    draw,
-    item_sampler,
-    sample_at,
-    sampled_log_likelihood,
-    sampled_negative_elbo,
-)
 from rec_transfer.models.sparse_training import (
-    CHUNK_ENTRIES,
-    DEFAULT,
     Epochs,
     Position,
     mean_loss,
     standard_normal,
     train_vae_sparse,
 )
-from rec_transfer.models.train import CELLS_AT_ONCE, FORMAT, dense, load_vae, posterior, save_vae, train_vae
-from rec_transfer.models.vae import (
-    INPUT_NORM,
-    VAE,
-    Decoder,
-    Encoder,
-    Objective,
-    VAEConfig,
-    annealed_beta,
-    encoder_input,
-    negative_elbo,
-    reparameterize,
+from rec_transfer.models.sampled_softmax import (
+    Clicked,
+    ItemSampler,
+    Sample,
+    SampledBatch,
+    clicked_items,
+    item_sampler,
+    sample_at,
+    sample_items,
+    sampled_log_likelihood,
+    sampled_negative_elbo,
+)
+from rec_transfer.models.factor_model import (
+    FactorModel,
+    factor_log_likelihood,
+    evidence_of,
+    fit_factor_model,
+    domain_factor_models,
+)
+from rec_transfer.models.laplace import (
+    Evidence,
+    no_evidence,
+    approximate,
+    posterior_of,
+    log_marginal,
+    log_marginal_of_all,
+    resample,
 )
 
+from rec_transfer.models.forms import (
+    DomainForm,
+    FitForm,
+    Form,
+    binary,
+    both_domains,
+    centred,
+    column_scaled,
+    log_scaled,
+    normalised_graph,
+    raw,
+    unit_rows,
+)
+from rec_transfer.models.axes import Axes, FitAxes, coordinates, domain_axes, leading_axes
+
 __all__ = [
-    "CELLS_AT_ONCE",
-    "CHUNK_ENTRIES",
-    "DEFAULT",
-    "FORMAT",
-    "INPUT_NORM",
-    "LINE",
-    "LONGEST_STEP",
-    "NEWTON_STEPS",
-    "PENALTY",
     "PRECISIONS",
-    "ROUNDS",
-    "STEPS",
-    "USERS_AT_ONCE",
     "VAE",
+    "Axes",
     "Clicked",
     "Decoder",
+    "DomainForm",
     "Encoder",
     "Epochs",
     "Evidence",
     "FactorModel",
+    "FitAxes",
+    "FitForm",
+    "Form",
     "ItemSampler",
     "Objective",
     "Position",
@@ -108,35 +121,45 @@ __all__ = [
     "VAEConfig",
     "annealed_beta",
     "approximate",
-    "belief",
     "bernoulli_log_likelihood",
-    "click_log_likelihood",
+    "binary",
+    "both_domains",
+    "centred",
     "clicked_items",
+    "column_scaled",
+    "coordinates",
     "dense",
     "dense_layer",
+    "domain_axes",
     "domain_factor_models",
-    "draw",
     "elbo",
     "encoder_input",
     "entries_needed",
     "evidence_of",
+    "factor_log_likelihood",
     "fit_factor_model",
     "gaussian_kl",
     "importance_weighted_bound",
     "input_values",
     "item_sampler",
     "lay_out",
+    "leading_axes",
     "load_vae",
     "log_marginal",
     "log_marginal_of_all",
+    "log_scaled",
     "mean_loss",
     "multinomial_log_likelihood",
     "negative_elbo",
     "no_evidence",
+    "normalised_graph",
     "posterior",
+    "posterior_of",
+    "raw",
     "reparameterize",
     "resample",
     "sample_at",
+    "sample_items",
     "sampled_log_likelihood",
     "sampled_negative_elbo",
     "save_vae",
@@ -146,4 +169,5 @@ __all__ = [
     "standard_normal",
     "train_vae",
     "train_vae_sparse",
+    "unit_rows",
 ]

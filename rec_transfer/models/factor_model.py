@@ -1,7 +1,7 @@
 """A logistic factor model of one domain: item vectors and biases, fitted by expectation-maximisation on its counts.
 
-It is the linear-decoder relative of the VAE, with each user's posterior computed (Newton, Laplace) in place of an
-encoder: slower per user, but nothing is lost to amortisation.
+It is the VAE with a linear decoder and without an encoder: each user's posterior is computed (Newton, Laplace). It is
+slower per user, but has no amortisation error.
 """
 
 from collections.abc import Callable
@@ -15,36 +15,44 @@ import optax
 from jaxtyping import Array, Float
 from scipy import sparse
 
-from rec_transfer.keys import key_for, named_keys, once_per_key
+from rec_transfer.keys import key_for, named_keys, numpy_generator, once_per_key
 from rec_transfer.models import likelihoods
-from rec_transfer.models.laplace import Evidence, approximate, belief
+from rec_transfer.models.laplace import Evidence, approximate, posterior_of
 from rec_transfer.types import Counts, Gaussian, Interactions, Key, Logits
 
 ROUNDS = 10
-STEPS = 20  # gradient steps on the items per round
+STEPS = 20  # gradient steps on the items, per round
 USERS_AT_ONCE = 500  # bounds the memory of the users' Hessians
 PENALTY = 4.0  # the prior precision of an item's coordinates: N(0, 1/4)
 
 
 class FactorModel(NamedTuple):
-    r"""$p(x \mid z) = \mathrm{Multinomial}(\mathrm{softmax}(V z + b))$, $z \sim N(0, I)$; call it with z for logits."""
+    r"""The model $p(x \mid z) = \mathrm{Multinomial}(\mathrm{softmax}(V z + b))$, $z \sim N(0, I)$.
+
+    ``items`` is V, ``item_bias`` is b. Call it with interests z for logits.
+    """
 
     items: Float[Array, "items latent"]
     item_bias: Float[Array, " items"]
 
     def __call__(self, interests: Float[Array, "*users latent"]) -> Logits:
+        """Return the logits of interests."""
         return interests @ self.items.T + self.item_bias
 
 
-def click_log_likelihood(
+def factor_log_likelihood(
     interest: Float[Array, " latent"], counts: Float[Array, " items"], model: FactorModel
 ) -> Array:
-    """Log-probability, in nats, of where one user's clicks fall given the interest."""
+    """Return the log-probability, in nats, of where one user's clicks fall given the interest."""
     return likelihoods.multinomial_log_likelihood(model(interest), counts)
 
 
 def evidence_of(model: FactorModel, counts: sparse.csr_array | np.ndarray) -> Evidence:
-    """What each user's clicks say of the interest, as Gaussian evidence.
+    """Return what each user's clicks say of the interest, as Gaussian evidence.
+
+    Args:
+        model: a fitted factor model.
+        counts: counts [users, items]; they are made dense.
 
     Raises:
         ValueError: the counts have another number of items than the model.
@@ -65,19 +73,24 @@ def _evidence(model: FactorModel, counts: Counts) -> Evidence:
 
 
 def _approximate(counts, *, model):
-    return approximate(click_log_likelihood, counts, model, latent=model.items.shape[1], steps=20)
+    return approximate(factor_log_likelihood, counts, model, latent=model.items.shape[1], steps=20)
 
 
 def fit_factor_model(counts: sparse.csr_array, *, latent: int = 8, key: Key) -> FactorModel:
-    r"""Fit items and biases to counts [users, items] by EM with a Laplace posterior and sampled interests.
+    """Fit item vectors and biases to counts [users, items], by EM with a Laplace posterior and sampled interests.
 
-    E: each user's Gaussian posterior. M: gradient steps (Adam) on the expected log-likelihood with a N(0, 1/4) prior on
-    every item coordinate. In between the latent space is rescaled so that the users' posteriors average to N(0, I),
-    which changes no probability and speeds EM up (parameter expansion, Liu, Rubin and Wu 1998). It starts at the
-    principal axes of the standardised log-counts.
+    E-step: each user's Gaussian posterior. M-step: gradient steps (Adam) on the expected log-likelihood with a N(0,
+    1/4) prior on every item coordinate. Between the steps the latent space is rescaled so that the users' posteriors
+    average to N(0, I). This changes no probability and speeds EM up (parameter expansion, Liu, Rubin and Wu 1998). EM
+    starts at the principal axes of the standardised log-counts. The counts are made dense.
+
+    Args:
+        counts: of one domain.
+        latent: dimensions of the interests.
+        key: for the start and the sampled interests.
 
     Raises:
-        ValueError: fewer items or users than latent dimensions.
+        ValueError: there are no more items or users than latent dimensions.
     """
     if min(counts.shape) <= latent:
         raise ValueError(f"latent: got {latent}, expected fewer than users and items, {counts.shape}")
@@ -85,13 +98,17 @@ def fit_factor_model(counts: sparse.csr_array, *, latent: int = 8, key: Key) -> 
     dense = jnp.asarray(counts.toarray(), jnp.float32)
     model = _start(counts, latent, keys["axes"])
     for number, key in enumerate(jax.random.split(keys["rounds"], ROUNDS)):
-        # The step size falls to almost nothing, so that the last rounds average the sampling noise out.
+        # The step size falls almost to zero: the last rounds average the sampling noise.
         model = _round(model, dense, 0.03 * (1 - number / ROUNDS) + 1e-3, key=key)
     return model
 
 
 def domain_factor_models(latent: int = 8) -> Callable[..., FactorModel]:
-    """The factor models of every domain, ``f(domain, *, key)``: fitted when first asked for, then remembered."""
+    """Return ``f(domain, *, key)``, which fits a domain's factor model when first asked for, and keeps it.
+
+    Args:
+        latent: dimensions of the interests.
+    """
 
     def model_of(domain: Interactions, *, key: Key) -> FactorModel:
         return fit_factor_model(domain.counts, latent=latent, key=key_for(key, domain.domain))
@@ -102,24 +119,20 @@ def domain_factor_models(latent: int = 8) -> Callable[..., FactorModel]:
 def _start(counts, latent, key) -> FactorModel:
     from sklearn.decomposition import TruncatedSVD
 
-    from rec_transfer.keys import numpy_generator
-
     logs = np.log1p(counts.toarray())
     logs /= np.linalg.norm(logs, axis=1, keepdims=True)
     spread = logs.std(axis=0)
     seed = int(numpy_generator(key).integers(2**31))
-    axes = (
-        TruncatedSVD(latent, random_state=seed).fit((logs - logs.mean(axis=0)) / np.maximum(spread, 1e-6)).components_
-    )
+    standardised = (logs - logs.mean(axis=0)) / np.maximum(spread, 1e-6)
+    axes = TruncatedSVD(latent, random_state=seed).fit(standardised).components_
+    items = jnp.asarray(axes.T / axes.std(), jnp.float32) * 0.5
     bias = np.log(np.asarray(counts.sum(axis=0), float) + 0.5)
-    return FactorModel(
-        jnp.asarray(axes.T / axes.std(), jnp.float32) * 0.5, jnp.asarray(bias - bias.mean(), jnp.float32)
-    )
+    return FactorModel(items, jnp.asarray(bias - bias.mean(), jnp.float32))
 
 
 @jax.jit
 def _round(model: FactorModel, counts: Counts, learning_rate, *, key: Key) -> FactorModel:
-    posterior: Gaussian = belief(_evidence(model, counts))
+    posterior: Gaussian = posterior_of(_evidence(model, counts))
     moment = posterior.covariance.mean(axis=0) + posterior.mean.T @ posterior.mean / len(counts)
     scale = jnp.linalg.cholesky(moment)
     rescale = jnp.linalg.inv(scale)

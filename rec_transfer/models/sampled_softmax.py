@@ -1,8 +1,9 @@
-r"""Softmax over more items than can be scored: the log-likelihood from a user's clicks and a sample of the others.
+r"""Softmax over more items than can be scored: a log-likelihood from a user's clicks and a sample of the other items.
 
-The costly part of $\sum_i x_i \log \mathrm{softmax}(s)_i$ is the normaliser $Z = \sum_j e^{s_j}$. Here the terms of
-the clicked items are summed, and those of all others estimated from a sample in which item j is with a known
-probability $\pi_j$: dividing by it (subtracting $\log \pi_j$ from the logit) makes the estimate of Z unbiased.
+The costly part of $\sum_i x_i \log \mathrm{softmax}(s)_i$ is the normaliser $Z = \sum_j e^{s_j}$. Here the terms of the
+clicked items are summed exactly. Those of all other items are estimated from a sample that contains item j with a known
+probability $\pi_j$. Dividing a term by $\pi_j$ (subtracting $\log \pi_j$ from the logit) makes the estimate of Z
+unbiased.
 """
 
 from typing import NamedTuple
@@ -18,51 +19,55 @@ from rec_transfer.models import likelihoods
 from rec_transfer.models.vae import VAE, Objective, annealed_beta, negative_elbo, reparameterize
 from rec_transfer.types import Counts, Key, PerUser
 
-LINE = 2**31 - 1  # the items lie side by side on a line of so many units, each as wide as it is likely
+LINE = 2**31 - 1  # length of the line on which the items lie side by side, each as wide as its probability
 
 
 class ItemSampler(NamedTuple):
-    """Items on a line, item j from ``edges[j]`` to ``edges[j + 1]``, and a comb of equal teeth, one per sample."""
+    """Intervals of a line, one per item, and equally spaced points, one per sample.
+
+    Item j occupies ``edges[j]`` to ``edges[j + 1]``; the wider it is, the more likely a point falls into it.
+    """
 
     edges: Int[Array, " items_and_one"]
-    teeth: Int[Array, " samples"]
+    offsets: Int[Array, " samples"]
 
 
 class Sample(NamedTuple):
-    """Different items, and the log-probability that a sample holds each of them."""
+    """Different items, and the log-probability that a sample contains each of them."""
 
     items: Int[Array, " samples"]
     log_inclusion: Float[Array, " samples"]
 
 
 class Clicked(NamedTuple):
-    """The items of each user in ascending order, and how often each was clicked; 0 times pads the rest of a row."""
+    """The clicked items of each user in ascending order, with their counts; a count of 0 pads the rest of a row."""
 
     items: Int[Array, "users slots"]
     counts: Float[Array, "users slots"]
 
 
 class SampledBatch(NamedTuple):
-    """What ``sampled_negative_elbo`` takes of a user: the encoder's counts, and the clicks to explain."""
+    """The data of ``sampled_negative_elbo``: the counts for the encoder, and the clicks to explain."""
 
     counts: Counts
     clicked: Clicked
 
 
 def item_sampler(weights: Float[np.ndarray, " items"], samples: int) -> ItemSampler:
-    r"""Sample so many different items, each with probability $\pi_j = \min(1, c\,w_j)$, $\sum_j \pi_j$ = samples.
+    r"""Return a sampler of different items: item j has probability $\pi_j = \min(1, c\,w_j)$, $\sum_j \pi_j$ = samples.
 
-    Equal weights sample uniformly; popularity (``counts.sum(axis=0) + 1``) scores those items more often that a
-    softmax gives more of its mass, so that the estimate varies less where popularity is much of what a user's softmax
-    holds, and more where tastes are sharp: try both. Of as many samples as items all have $\pi_j = 1$. Systematic
-    sampling (Madow 1949): one random number places a comb on the line.
+    Equal weights sample uniformly. Weights proportional to popularity (``counts.sum(axis=0) + 1``) sample popular items
+    more often. This lowers the variance when popularity explains most of a user's softmax and raises it when tastes are
+    sharp, so try both. With as many samples as items, all $\pi_j = 1$. The sampling is systematic (Madow 1949): one
+    random number shifts all points on the line.
 
     Args:
         weights: one positive number per item, of any scale.
         samples: how many items a sample has, the same for all users of a batch.
 
     Raises:
-        ValueError: a weight that is not positive, more samples than items, or weights too small beside the others.
+        ValueError: a weight is not positive, there are more samples than items, or a weight is too small beside the
+            others.
     """
     weights = np.asarray(weights, float)
     items = len(weights)
@@ -71,39 +76,39 @@ def item_sampler(weights: Float[np.ndarray, " items"], samples: int) -> ItemSamp
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"weights: got {weights.min()} to {weights.max()}, expected positive numbers")
     certain = np.zeros(items, bool)
-    while True:  # what would be sampled more than once is certain; the others share what is left
+    while True:  # items that would be sampled more than once are certain; the others share the rest
         shared = weights / max(weights[~certain].sum(), np.finfo(float).tiny) * (samples - certain.sum())
         inclusion = np.where(certain, 1.0, shared)
         if not (inclusion > 1 + 1e-12).any():
             break
         certain |= inclusion >= 1
-    tooth = LINE // samples
-    edges = np.concatenate([[0], np.round(np.cumsum(inclusion) * tooth)]).astype(np.int64)
-    edges[-1] = samples * tooth
+    spacing = LINE // samples
+    edges = np.concatenate([[0], np.round(np.cumsum(inclusion) * spacing)]).astype(np.int64)
+    edges[-1] = samples * spacing
     if (np.diff(edges) < 1).any():
         raise ValueError(
             f"weights: got one of {weights.min() / weights.sum():.1e} of their sum, expected at least "
-            f"{1 / (samples * tooth):.1e} (add a constant to all)"
+            f"{1 / (samples * spacing):.1e} (add a constant to all)"
         )
-    return ItemSampler(jnp.asarray(edges, jnp.int32), jnp.arange(samples, dtype=jnp.int32) * tooth)
+    return ItemSampler(jnp.asarray(edges, jnp.int32), jnp.arange(samples, dtype=jnp.int32) * spacing)
 
 
-def draw(sampler: ItemSampler, *, key: Key) -> Sample:
-    """A sample of different items; rounding to units is part of the probabilities, which are exact."""
-    samples = sampler.teeth.shape[0]
+def sample_items(sampler: ItemSampler, *, key: Key) -> Sample:
+    """Return a sample of different items; its probabilities are exact, rounding included."""
+    samples = sampler.offsets.shape[0]
     return sample_at(sampler, jax.random.randint(key, (), 0, LINE // samples))
 
 
 def sample_at(sampler: ItemSampler, start: Int[Array, ""] | int) -> Sample:
-    """The sample of a comb placed at ``start``, from 0 to below the width of a tooth."""
-    tooth = LINE // sampler.teeth.shape[0]
-    items = jnp.searchsorted(sampler.edges, sampler.teeth + start, side="right") - 1
+    """Return the sample whose points are shifted by ``start``, from 0 to below their spacing."""
+    spacing = LINE // sampler.offsets.shape[0]
+    items = jnp.searchsorted(sampler.edges, sampler.offsets + start, side="right") - 1
     width = sampler.edges[items + 1] - sampler.edges[items]
-    return Sample(items, jnp.log(width / tooth))
+    return Sample(items, jnp.log(width / spacing))
 
 
 def clicked_items(counts: sparse.csr_array) -> Clicked:
-    """Counts [users, items] as one row of clicked items per user, as wide as the most that a user has."""
+    """Return counts [users, items] as one row of clicked items per user, as wide as the longest row."""
     counts = sparse.csr_array(counts, copy=True)
     counts.sum_duplicates()
     counts.eliminate_zeros()
@@ -122,17 +127,23 @@ def sampled_log_likelihood(
     clicked: Clicked,
     sample: Sample,
 ) -> PerUser:
-    r"""``likelihoods.multinomial_log_likelihood`` of features @ weights + bias, estimated, in nats per user.
+    r"""Return an estimate of the multinomial log-likelihood of logits features @ weights + bias, in nats per user.
 
     $\sum_i x_i s_i - n \log \hat Z$, $\hat Z = \sum_{i: x_i > 0} e^{s_i} + \sum_{j \in S, x_j = 0} e^{s_j} / \pi_j$,
-    n the user's clicks and S the sample. $E\,\hat Z = Z$ (Horvitz and Thompson 1952); by Jensen's inequality the
-    log-likelihood is overestimated on average, by about $n\,\mathrm{Var}(\hat Z) / 2 Z^2$, which falls as 1 / samples,
-    and so does the bias of its gradient. Without $\pi_j$ there is far more of it, and it falls far more slowly.
+    where n is the number of the user's clicks and S the sample. $E\,\hat Z = Z$ (Horvitz and Thompson 1952). By
+    Jensen's inequality the log-likelihood is overestimated on average, by about $n\,\mathrm{Var}(\hat Z) / 2 Z^2$. This
+    bias and that of the gradient fall as 1 / samples. Without $\pi_j$ the bias is far larger and falls far more slowly.
     Sampling for a softmax's gradient: Bengio and Senecal 2008; one sample for many rows, the rows' own items added:
     Jean et al. 2015; as a loss for recommending: Wu et al. 2024.
 
-    The cost is that of users x (slots + samples) logits. The gradient's table is still as large as ``weights``, and
-    so is what an optimiser such as Adam does with it.
+    The cost is that of users x (slots + samples) logits. The gradient is still as large as ``weights``, and so is the
+    work of an optimiser such as Adam.
+
+    Args:
+        features: last hidden layer of the decoder.
+        weights, bias: output layer of the decoder.
+        clicked: the users' clicks.
+        sample: the sampled items, shared by the users.
     """
     present = clicked.counts > 0
     own_weights = jnp.take(weights, clicked.items, axis=1, mode="clip")
@@ -147,12 +158,23 @@ def sampled_log_likelihood(
 
 
 def sampled_negative_elbo(
-    model: VAE, batch: SampledBatch, context: tuple[Objective, ItemSampler], *, key: Key | None, epoch
+    model: VAE,
+    batch: SampledBatch,
+    context: tuple[Objective, ItemSampler],
+    *,
+    key: Key | None,
+    epoch: int | float | Array,
 ) -> PerUser:
-    """``vae.negative_elbo`` with a fresh sample of items per batch, for ``training.fit``; exact if key is None.
+    """Return ``vae.negative_elbo``, in nats per user, with a new sample of items for each batch.
 
-    Nats per user. ``context`` is the objective and ``item_sampler(...)``, the data
-    ``SampledBatch(vae.dense(counts), clicked_items(counts))``.
+    It is a loss for ``training.fit``. If ``key`` is None, the result is exact.
+
+    Args:
+        model: the VAE.
+        batch: ``SampledBatch(models.dense(counts), clicked_items(counts))``.
+        context: the objective and ``item_sampler(...)``.
+        key: for dropout, the latent and the items.
+        epoch: sets the weight of the KL term.
     """
     objective, sampler = context
     if key is None:
@@ -163,7 +185,11 @@ def sampled_negative_elbo(
     decoder = model.decoder
     features = jnp.tanh(decoder.hidden(latent))
     log_likelihood = sampled_log_likelihood(
-        features, decoder.logits.kernel[...], decoder.logits.bias[...], batch.clicked, draw(sampler, key=keys["items"])
+        features,
+        decoder.logits.kernel[...],
+        decoder.logits.bias[...],
+        batch.clicked,
+        sample_items(sampler, key=keys["items"]),
     )
     return -likelihoods.elbo(
         log_likelihood, likelihoods.gaussian_kl(mean, log_variance), annealed_beta(objective, epoch)

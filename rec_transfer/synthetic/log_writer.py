@@ -1,4 +1,4 @@
-"""Turn a population into a platform's log, and dirty it on request: the click counts stay recoverable exactly."""
+"""Write a population as the log of a platform, and damage it on request; the click counts can be recovered exactly."""
 
 import csv
 from collections import Counter
@@ -16,20 +16,24 @@ MINUTES = 365 * 24 * 60
 FIRST_DAY = np.datetime64("2025-01-01T00:00")
 VIEW_SHARE, PURCHASE_SHARE, COMMENT_SHARE = 0.15, 0.1, 0.03  # per click
 PRAISE = {
-    1: "Not for me.", 2: "Expected more, sadly.", 3: "Fine for an evening.", 4: "Very good, would recommend.",
+    1: "Not for me.",
+    2: "Expected more, sadly.",
+    3: "Fine for an evening.",
+    4: "Very good, would recommend.",
     5: "Loved it, start to end!",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Dirt:
-    """How dirty the log is made: rates are shares of the clean rows, bots a number of accounts.
+    """How dirty a log is made: rates are shares of the clean rows; ``bots`` is a number of accounts.
 
-    Up to ``bots``, rows are added beside intact ones (the reader drops them); the others damage a detail of an intact
-    row (the reader repairs it). A bot needs a catalogue of seven items: with fewer, its burst is none.
+    The fields up to ``bots`` add rows beside intact ones; the reader drops them. The fields after it damage a detail of
+    an intact row; the reader repairs it. A bot needs a catalogue of at least seven items, or its rows are not
+    recognised as a bot's.
 
     Raises:
-        ValueError: a share outside 0 to 1, or fewer than no bots, naming it.
+        ValueError: a share is outside 0 to 1, or the number of bots is negative; the message names it.
     """
 
     duplicates: float = 0.02
@@ -56,11 +60,18 @@ CLEAN = Dirt(bots=0, **dict.fromkeys(Dirt.__dataclass_fields__.keys() - {"bots"}
 
 
 def write_log(population: Population, world: World, folder: str | Path, *, key: Key, dirt: Dirt = CLEAN) -> Counter:
-    """Write ``user_behavior_data.csv`` and ``all_items.csv`` into ``folder``.
+    """Write ``user_behavior_data.csv`` and ``all_items.csv`` into ``folder``, and return what was damaged.
 
-    Every click of the population is one row. A share of clicks is followed by a purchase or a comment; views are drawn
-    from popularity alone: what the shop window shows, not what the user likes. All of a user's events in a domain have
-    different minutes, so that a repeated row is a duplicate and nothing else.
+    Each click of the population is one row. A share of the clicks is followed by a purchase or a comment. Views are
+    sampled from popularity alone: they depend on the shop window and not on the user's taste. All events of a user in a
+    domain have different minutes, so a repeated row is always a duplicate.
+
+    Args:
+        population: the users and their clicks.
+        world: the world that they were sampled from.
+        folder: gets the two files.
+        key: for the events, the texts and the damage.
+        dirt: how much is damaged; nothing by default.
 
     Returns:
         How many rows of each kind of dirt were written (by the name of ``Dirt``'s field; bots in rows).
@@ -90,7 +101,7 @@ def _item_rows(world, rng):
 
 
 def _event_rows(population, world, rng):
-    """Clean rows, in the order of time."""
+    """Return the clean rows, in the order of time."""
     rows = []
     for domain, interactions in population.interactions.items():
         window = click_probabilities(world, domain, np.zeros((1, world.config.latent)))[0]
@@ -99,7 +110,7 @@ def _event_rows(population, world, rng):
             likes = np.repeat(counts.data, counts.data)
             clicked = np.repeat(counts.indices, counts.data)
             viewed = rng.choice(len(window), rng.binomial(len(clicked), VIEW_SHARE), p=window)
-            # Every third minute is drawn, so that a purchase and a comment fit behind a click.
+            # Only every third minute is sampled: a purchase and a comment fit behind a click.
             minutes = 3 * rng.choice(MINUTES // 3, len(clicked) + len(viewed), replace=False)
             for item, minute in zip(viewed, minutes[len(clicked) :], strict=True):
                 rows.append(_row(minute, user, interactions.items[item], domain, "view"))

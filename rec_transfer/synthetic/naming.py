@@ -1,6 +1,7 @@
-"""Words for a made-up platform: user handles, item titles, genres, prices and blurbs, so that tables can be read."""
+"""Make up user handles, item titles, genres and prices for a platform, so that its tables can be read."""
 
 import numpy as np
+from jaxtyping import Int
 
 # One row per axis of the interest space: its genre on each platform, and the nouns its titles are built from.
 THEMES = (
@@ -18,35 +19,36 @@ THEMES = (
     ("Documentary", "Essays", "Ambient", ("Machine", "Harbour", "Atlas", "Silence", "Workshop")),
 )
 PLATFORMS = ("films", "books", "music")
-ADJECTIVES = (
-    "Silent", "Crimson", "Last", "Hidden", "Golden", "Broken", "Distant", "Second", "Velvet", "Winter",
-    "Burning", "Forgotten", "Paper", "Northern", "Hollow", "Electric", "Quiet", "Borrowed", "Midnight", "Endless",
-)  # fmt: skip
-HANDLE_FIRST = (
-    "amber", "brisk", "calm", "dusty", "eager", "fern", "gentle", "happy", "ivory", "jolly", "keen", "lunar",
-    "mellow", "nimble", "ochre", "proud", "quick", "rusty", "sunny", "tidy", "urban", "vivid", "witty", "young",
-)  # fmt: skip
-HANDLE_SECOND = (
-    "ant", "bear", "crane", "deer", "eel", "fox", "goat", "hare", "ibis", "jay", "koi", "lynx",
-    "mole", "newt", "owl", "puma", "quail", "rook", "seal", "toad", "vole", "wolf", "wren", "yak",
-)  # fmt: skip
+_ADJECTIVES = (
+    "Silent Crimson Last Hidden Golden Broken Distant Second Velvet Winter Burning Forgotten Paper Northern Hollow "
+    "Electric Quiet Borrowed Midnight Endless"
+)
+_HANDLE_FIRST = (
+    "amber brisk calm dusty eager fern gentle happy ivory jolly keen lunar mellow nimble ochre proud quick rusty sunny "
+    "tidy urban vivid witty young"
+)
+_HANDLE_SECOND = (
+    "ant bear crane deer eel fox goat hare ibis jay koi lynx mole newt owl puma quail rook seal toad vole wolf wren yak"
+)
+ADJECTIVES = tuple(_ADJECTIVES.split())
+HANDLE_FIRST, HANDLE_SECOND = tuple(_HANDLE_FIRST.split()), tuple(_HANDLE_SECOND.split())
 
 
 def user_handles(users: int, rng: np.random.Generator) -> np.ndarray:
-    """Unique handles such as ``rustyfox17``, in random order of words."""
+    """Return unique handles such as ``rustyfox17``, in random order of words."""
     words = [first + second for first in HANDLE_FIRST for second in HANDLE_SECOND]
     words = rng.permutation(words)
     return np.array([f"{words[i % len(words)]}{i // len(words) + 10}" for i in range(users)])
 
 
 def genre(theme: int | np.integer, domain: str) -> str:
-    """The name a theme goes by in a domain; domains beyond films, books and music use the films' names."""
+    """Return the name of a theme in a domain; domains other than films, books and music use the films' names."""
     column = PLATFORMS.index(domain) if domain in PLATFORMS else 0
     return THEMES[theme % len(THEMES)][:3][column]
 
 
-def titles(themes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A unique title per item, its noun drawn from the item's theme; a repeated one gets the next part's number."""
+def titles(themes: Int[np.ndarray, " items"], rng: np.random.Generator) -> np.ndarray:
+    """Return a unique title per item, its noun sampled from the item's theme; repeated titles are numbered as parts."""
     used: dict[str, int] = {}
     result = []
     for theme in themes:
@@ -57,5 +59,5 @@ def titles(themes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def prices(items: int, rng: np.random.Generator) -> np.ndarray:
-    """Prices with a long tail, at least 0.99, ending in 9 cents."""
+    """Return prices with a long tail, at least 0.99, ending in 9 cents."""
     return np.maximum(np.round(rng.lognormal(2.2, 0.5, items), 1) - 0.01, 0.99).round(2)

@@ -1,15 +1,15 @@
-r"""The Bayes ceiling of a synthetic world: the best list anyone could make of a new user's source clicks.
+r"""The Bayes ceiling of a synthetic world: the best list that can be made from a new user's source clicks.
 
-It knows every parameter of the world and sees what a recommender sees. The user's interest u it has to draw from its
-posterior, which in a bent world has several modes, so no single chain will do:
+The oracle knows every parameter of the world and sees what a recommender sees. It samples the user's interest u from
+its posterior. In a bent world this posterior has several modes, and a single chain would stay in one of them. So:
 
-1. the source likelihood, as a function of the interest z shown there, is approximated by a Gaussian (Laplace), with
-   which z is integrated out of $p(u \mid x) \propto p(u) \int p(z \mid u) L(z)\, dz$;
-2. prior draws weighted by that find every mode, and Hamiltonian moves (BlackJAX) scatter the chains within them;
-3. z is drawn given u, and the draws are weighted by the exact likelihood over its approximation.
+1. The source likelihood, as a function of the interest z shown in the source, is approximated by a Gaussian (Laplace).
+   With it z is integrated out of $p(u \mid x) \propto p(u) \int p(z \mid u) L(z)\, dz$.
+2. Prior samples weighted by this density find every mode. Hamiltonian moves (BlackJAX) spread the chains within them.
+3. z is sampled given u, and the samples are weighted by the exact likelihood over its approximation.
 
-This is done in independent pools, whose agreement (R-hat, effective sample size) says whether it can be believed; the
-users for whom it cannot yet are done again with four times the draws.
+This is repeated in independent pools, whose agreement (R-hat, effective sample size) is the diagnosis. Users whose
+pools disagree are repeated with four times the samples.
 """
 
 from collections.abc import Callable
@@ -19,25 +19,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+from scipy import sparse
 
 from rec_transfer.keys import named_keys
-from rec_transfer.methods.gains import GAINS, gains
+from rec_transfer.methods.gains import GAINS, list_gains
 from rec_transfer.models import likelihoods
 from rec_transfer.models.laplace import approximate, log_marginal, log_marginal_of_all, resample
 from rec_transfer.synthetic.world import World, WorldConfig, common_interests
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
-POOLS = 8  # independent runs; their agreement is the diagnosis
-PRIOR_DRAWS = 2**16  # per pool: enough for tens of effective ones in 8 dimensions
-DRAWS = (128, 512, 2048)  # per pool and user: each further number for the users the last was too small for
+POOLS = 8  # independent runs, whose agreement is the diagnosis
+PRIOR_DRAWS = 2**16  # per pool: tens of effective ones in 8 dimensions
+DRAWS = (128, 512, 2048)  # per pool and user; the next number is for the users whose pools still disagree
 USERS_AT_ONCE = 100  # with the first number of draws; bounds the memory at users x draws x items floats
-MOVES, LEAPS, STEP = 10, 8, 0.25  # Hamiltonian moves per chain: nine in ten are accepted
-LARGEST_R_HAT, SMALLEST_SAMPLE = 1.05, 200
+MOVES, LEAPS, STEP = 10, 8, 0.25  # Hamiltonian moves per chain, nine in ten of which are accepted
+MAX_R_HAT, MIN_SAMPLE = 1.05, 200
 
 
 class Domain(NamedTuple):
-    """What the world knows of one domain, on the device; ``items`` carry the sharpness of taste."""
+    """The true parameters of one domain, on the device; ``items`` include the sharpness of taste."""
 
     rotation: Float[Array, "latent latent"]
     bends: Float[Array, "latent latent"]
@@ -46,14 +47,17 @@ class Domain(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """One pool of posterior draws of the shared interest u; the weights of a user add up to 1."""
+    """One pool of posterior samples of the shared interest u; a user's weights add up to 1."""
 
     interests: Float[Array, "users draws latent"]
     weights: Float[Array, "users draws"]
 
 
-class Verdict(NamedTuple):
-    """The oracle's scores by gain, and for each user the worst R-hat and the effective sample of the ten top gains."""
+class OracleScores(NamedTuple):
+    """The oracle's scores by gain, and diagnostics of each user's ten top gains.
+
+    ``r_hat`` is the worst R-hat, ``sample`` the effective sample size.
+    """
 
     scores: dict[str, Float[np.ndarray, "users items"]]
     r_hat: Float[np.ndarray, " users"]
@@ -61,22 +65,29 @@ class Verdict(NamedTuple):
 
 
 def domain_of(world: World, name: str) -> Domain:
-    """The true parameters of one domain."""
+    """Return the true parameters of one domain."""
     d, sharpness = world.config.domains.index(name), world.config.sharpness
     arrays = world.rotations[d], world.bends[d], sharpness * world.items[d], world.item_bias[d]
     return Domain(*(jnp.asarray(array, jnp.float32) for array in arrays))
 
 
-def click_log_likelihood(shown: Float[Array, " latent"], counts: Float[Array, " items"], domain: Domain) -> Array:
-    """Log-probability, in nats, of one user's clicks given the interest shown."""
+def true_log_likelihood(shown: Float[Array, " latent"], counts: Float[Array, " items"], domain: Domain) -> Array:
+    """Return the log-probability, in nats, of one user's clicks given the interest shown in the domain."""
     return likelihoods.multinomial_log_likelihood(domain.items @ shown + domain.item_bias, counts)
 
 
 @partial(jax.jit, static_argnames=("log_likelihood", "config", "draws"))
 def draw_posterior(
-    observations, domain: Domain, context: Any, *, log_likelihood: Callable, config: WorldConfig, draws: int, key: Key
+    observations: Any,
+    domain: Domain,
+    context: Any,
+    *,
+    log_likelihood: Callable,
+    config: WorldConfig,
+    draws: int,
+    key: Key,
 ) -> Draws:
-    r"""One pool of weighted draws from $p(u \mid x)$ for each user; the method stands at the head of the module.
+    r"""Return one pool of weighted samples from $p(u \mid x)$ for each user, by the steps 1 to 3 of this module.
 
     Args:
         observations: pytree of arrays whose first axis is users.
@@ -84,7 +95,8 @@ def draw_posterior(
         context: what else the likelihood needs.
         log_likelihood: ``f(shown [latent], observation, context)``, nats.
         config: relatedness, bend and latent size of the world.
-        draws: chains per user.
+        draws: samples (chains) per user.
+        key: for all steps.
     """
     keys = named_keys(key, "prior", "resample", "moves", "shown")
     latent, private = config.latent, 1 - config.relatedness**2
@@ -130,10 +142,19 @@ def draw_posterior(
 
 
 @partial(jax.jit, static_argnames=("config",))
-def expected_gains(posterior: Draws, domain: Domain, *, config: WorldConfig, key: Key):
-    """What each item is worth in a list: mean and variance over the posterior, by gain (see ``gains``), [users, items].
+def posterior_gains(
+    posterior: Draws, domain: Domain, *, config: WorldConfig, key: Key
+) -> dict[str, tuple[Float[Array, "users items"], Float[Array, "users items"]]]:
+    """Return mean and variance over the posterior of what each item is worth in a list, by gain: [users, items].
 
-    The interest in the target domain and the number of scored clicks (half of all, rounded up) are drawn.
+    The gains are those of ``list_gains``. The interest in the target domain and the number of scored clicks (half of
+    all, rounded up) are sampled.
+
+    Args:
+        posterior: samples of the shared interest.
+        domain: the target domain.
+        config: the world's.
+        key: for the target interest and the clicks.
     """
     keys = named_keys(key, "private", "clicks")
     common = common_interests(posterior.interests, domain.rotation, domain.bends, bend=config.bend)
@@ -147,14 +168,16 @@ def expected_gains(posterior: Draws, domain: Domain, *, config: WorldConfig, key
         mean = jnp.einsum("nc,nci->ni", posterior.weights, gain)
         return mean, jnp.einsum("nc,nci->ni", posterior.weights, gain**2) - mean**2
 
-    return {name: moments(gain) for name, gain in gains(probabilities, jnp.ceil(clicks / 2)).items()}
+    return {name: moments(gain) for name, gain in list_gains(probabilities, jnp.ceil(clicks / 2)).items()}
 
 
-def diagnose(means: Float[np.ndarray, "pools users items"], variances: Float[np.ndarray, "pools users items"]):
-    r"""R-hat (the worst) and effective sample size (of the mean variance) of each user's ten top gains.
+def diagnose(
+    means: Float[np.ndarray, "pools users items"], variances: Float[np.ndarray, "pools users items"]
+) -> tuple[Float[np.ndarray, " users"], Float[np.ndarray, " users"]]:
+    r"""Return the worst R-hat and the effective sample size (of the mean variance) of each user's ten top gains.
 
-    With W the variance within pools and B that of their means, $\hat R = \sqrt{1 + B / W}$ (Gelman and Rubin 1992, for
-    long pools) and the sample of all pools together is worth $\text{pools} \cdot W / B$ independent draws.
+    With W the variance within pools and B the variance of their means, $\hat R = \sqrt{1 + B / W}$ (Gelman and Rubin
+    1992, for long pools). All pools together are worth $\text{pools} \cdot W / B$ independent samples.
     """
     top = np.argsort(-means.mean(axis=0), axis=1)[None, :, :10]
     between = np.take_along_axis(means, top, axis=2).var(axis=0, ddof=1)
@@ -162,8 +185,16 @@ def diagnose(means: Float[np.ndarray, "pools users items"], variances: Float[np.
     return np.sqrt(1 + between / within).max(axis=1), len(means) * within.mean(axis=1) / between.mean(axis=1)
 
 
-def judge(world: World, source: str, target: str, counts, *, key: Key) -> Verdict:
-    """The scores of new users of ``target`` by their source clicks [users, items], chunk by chunk, with diagnostics.
+def score_users(
+    world: World, source: str, target: str, counts: Shaped[np.ndarray | Array, "users items"], *, key: Key
+) -> OracleScores:
+    """Return the oracle's scores of users who are new in ``target``, from their source clicks, with diagnostics.
+
+    Args:
+        world: the true world.
+        source, target: names of the domains.
+        counts: the users' source clicks [users, items]; they are processed in chunks.
+        key: for the samples.
 
     Raises:
         RuntimeError: the pools still disagree for more than one user in a hundred.
@@ -173,49 +204,45 @@ def judge(world: World, source: str, target: str, counts, *, key: Key) -> Verdic
     scores = {name: np.zeros((len(counts), len(there.item_bias)), np.float32) for name in GAINS}
     r_hat, sample = np.full(len(counts), np.inf), np.zeros(len(counts))
     for attempt, draws in zip(jax.random.split(key, len(DRAWS)), DRAWS, strict=True):
-        left = np.flatnonzero((r_hat > LARGEST_R_HAT) | (sample < SMALLEST_SAMPLE))
+        left = np.flatnonzero((r_hat > MAX_R_HAT) | (sample < MIN_SAMPLE))
         size = max(1, USERS_AT_ONCE * DRAWS[0] // draws)
         for number, start in enumerate(range(0, len(left), size)):
             users = left[start : start + size]
-            chunk = jnp.asarray(counts[np.resize(users, size)])  # the last chunk is filled up: one compiled program
+            chunk = jnp.asarray(counts[np.resize(users, size)])  # fills the last chunk up: one compiled program
             pools = []
             for pool in jax.random.split(jax.random.fold_in(attempt, number), POOLS):
                 keys = named_keys(pool, "posterior", "gains")
-                posterior = draw_posterior(
-                    chunk, here, here, log_likelihood=click_log_likelihood, config=config, draws=draws,
-                    key=keys["posterior"],
-                )  # fmt: skip
-                pools.append(jax.device_get(expected_gains(posterior, there, config=config, key=keys["gains"])))
+                known = {"log_likelihood": true_log_likelihood, "config": config, "draws": draws}
+                posterior = draw_posterior(chunk, here, here, **known, key=keys["posterior"])
+                pools.append(jax.device_get(posterior_gains(posterior, there, config=config, key=keys["gains"])))
             for name in GAINS:
                 scores[name][users] = np.mean([pool[name][0] for pool in pools], axis=0)[: len(users)]
             means, variances = (np.stack([pool["NDCG@10"][part] for pool in pools]) for part in (0, 1))
             r_hat[users], sample[users] = (values[: len(users)] for values in diagnose(means, variances))
-    failed = (r_hat > LARGEST_R_HAT) | (sample < SMALLEST_SAMPLE)
+    failed = (r_hat > MAX_R_HAT) | (sample < MIN_SAMPLE)
     if failed.mean() > 0.01:
         raise RuntimeError(f"oracle: for {failed.sum()} of {len(counts)} users the pools of posterior draws disagree")
-    return Verdict(scores, r_hat, sample)
+    return OracleScores(scores, r_hat, sample)
 
 
 def with_oracle(world: World) -> dict[str, FitMethod]:
-    """One method per gain, named "oracle: NDCG@10" and so on: privileged, since they know ``world``.
+    """Return one method per gain, named "oracle: NDCG@10" and so on: what anyone could know who knows ``world``.
 
-    They share the posterior draws: each test set's are drawn once per key, then remembered.
+    They read source histories alone. The methods share their posterior samples: the last test set's are kept, so that
+    methods that score it one after the other sample once.
     """
-    judged: dict[tuple, tuple[History, Verdict]] = {}
+    kept: list[tuple[sparse.csr_array, tuple, OracleScores]] = []  # at most one: clicks, direction and key, scores
+
+    def scores_of(clicks: sparse.csr_array, source: str, target: str, key: Key) -> OracleScores:
+        asked = source, target, jax.random.key_data(key).tobytes()
+        if not kept or kept[0][0] is not clicks or kept[0][1] != asked:
+            kept[:] = [(clicks, asked, score_users(world, source, target, clicks.toarray(), key=key))]
+        return kept[0][2]
 
     def method(gain: str) -> FitMethod:
         def fit(train: TrainingData, *, key: Key) -> Scorer:
             def score(history: History) -> np.ndarray:
-                name = (
-                    id(history.source),
-                    train.source.domain,
-                    train.target.domain,
-                    jax.random.key_data(key).tobytes(),
-                )
-                if name not in judged:  # the history is kept beside its verdict, so that its id is not given to another
-                    clicks = history.source.toarray()
-                    judged[name] = history, judge(world, train.source.domain, train.target.domain, clicks, key=key)
-                return judged[name][1].scores[gain]
+                return scores_of(history.source, train.source.domain, train.target.domain, key).scores[gain]
 
             return score
 

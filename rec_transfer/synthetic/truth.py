@@ -17,7 +17,7 @@ from rec_transfer.types import FitMethod, Scorer, TrainingData
 
 
 class TrueMap(NamedTuple):
-    """A domain's part of the world, in the place of a learned ``shared_latents.Shown``: it maps u to the mean of z."""
+    """A domain's part of the world, in place of a learned ``shared_latents.InterestMap``: u to the mean of z."""
 
     domain: oracle.Domain
     relatedness: float

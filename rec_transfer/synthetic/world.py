@@ -1,4 +1,4 @@
-"""A world of users whose true interests are known: three domains, one taste behind them, clicks as its trace."""
+"""Sample users whose true interests are known: one taste behind several domains, and clicks in each."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +17,7 @@ ROLES = ("single", "overlapping", "test")
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Every knob of the world; the defaults are the standard world of the series.
+    """All settings of a world; the defaults are the standard world of the series.
 
     Args:
         domains: names of the domains.
@@ -25,17 +25,17 @@ class WorldConfig:
         latent: K, dimensions of the interest space.
         relatedness: how much of a domain's interest comes from the shared one, 0 (nothing) to 1 (all). In a linear
             world the correlation of two domains' interests is its square.
-        bend: 0 for a linear world (interests are rotated), 1 for the bent one, in between a blend.
-        sharpness: weight of taste in an item's score; 0 leaves popularity alone.
-        popularity: exponent of the popularity decay over ranks.
+        bend: 0 for a linear world (interests are rotated), 1 for the bent one; values between them blend the two.
+        sharpness: weight of taste in an item's score; 0 leaves only popularity.
+        popularity: exponent of the popularity's decay over ranks.
         activity, activity_spread: mean and standard deviation of the log of clicks per user and domain.
         fewest_clicks, most_clicks: bounds that clicks are clipped to.
         users_per_domain: users active in one domain only, in each domain.
-        overlapping_users: users active in all domains; the only pairs a method may learn from.
+        overlapping_users: users active in all domains; the only pairs that a method may learn from.
         test_users: users active in all domains whose target rows are hidden.
 
     Raises:
-        ValueError: a knob outside its range, naming it.
+        ValueError: a setting is outside its range; the message names it.
     """
 
     domains: tuple[str, ...] = ("films", "books", "music")
@@ -73,10 +73,10 @@ class WorldConfig:
 
 
 class World(NamedTuple):
-    """The parameters that generate users; everything a Bayes oracle may know.
+    """The parameters that generate users: everything that a Bayes oracle may know.
 
     ``rotations`` and ``bends`` [domains, latent, latent], ``items`` [domains, items, latent] and ``item_bias``
-    [domains, items] are in the order of ``config.domains``; ``catalogue`` maps each domain to its items' names.
+    [domains, items] are in the order of ``config.domains``. ``catalogue`` maps each domain to the names of its items.
     """
 
     config: WorldConfig
@@ -88,7 +88,7 @@ class World(NamedTuple):
 
 
 class Catalogue(NamedTuple):
-    """How the items of one domain are called: parallel arrays."""
+    """The ids, titles, genres and prices of the items of one domain, as parallel arrays."""
 
     ids: np.ndarray
     titles: np.ndarray
@@ -97,7 +97,7 @@ class Catalogue(NamedTuple):
 
 
 class Population(NamedTuple):
-    """Users drawn from a world: what the platform sees (``interactions``) and the truth behind it.
+    """Users sampled from a world: what the platform sees (``interactions``) and the truth behind it.
 
     Rows of ``roles``, ``interests`` (u) and of each domain's ``shown`` (z_d) belong to ``users``.
     """
@@ -110,7 +110,10 @@ class Population(NamedTuple):
 
 
 def make_world(config: WorldConfig, *, key: Key) -> World:
-    """Draw rotations, bends, item vectors, popularity and names: pure in ``key``."""
+    """Return a world: rotations, bends, item vectors, popularity and names are sampled.
+
+    Equal keys give equal worlds.
+    """
     from scipy.stats import ortho_group
 
     keys = named_keys(key, "rotations", "bends", "items", "popularity", "names")
@@ -140,7 +143,14 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
 
 
 def shown_interests(world: World, domain: str, interests: np.ndarray, private: np.ndarray) -> np.ndarray:
-    r"""$z_d = \rho\, g_d(u) + \sqrt{1 - \rho^2}\, e_d$ with rho the relatedness; shapes [users, latent]."""
+    r"""Return the interests shown in a domain, $z_d = \rho\, g_d(u) + \sqrt{1 - \rho^2}\, e_d$: [users, latent].
+
+    Args:
+        world: its relatedness is $\rho$.
+        domain: name of the domain.
+        interests: u, [users, latent].
+        private: $e_d$, [users, latent].
+    """
     config, d = world.config, world.config.domains.index(domain)
     common = common_interests(interests, world.rotations[d], world.bends[d], bend=config.bend)
     return config.relatedness * common + np.sqrt(1 - config.relatedness**2) * private
@@ -153,7 +163,16 @@ def common_interests(
     *,
     bend: float,
 ) -> Float[np.ndarray | Array, "*users latent"]:
-    r"""$g_d(u)$: $u R_d$ in a linear world, $1.5 \tanh(u R_d + (u W_d)^2 / 2 - 1/4)$ in a bent one, else a blend."""
+    r"""Return $g_d(u)$, the part of a domain's interest that is common to all domains.
+
+    It is $u R_d$ in a linear world and $1.5 \tanh(u R_d + (u W_d)^2 / 2 - 1/4)$ in a bent one; ``bend`` blends the two.
+
+    Args:
+        interests: u.
+        rotation: $R_d$.
+        bends: $W_d$.
+        bend: from 0 (linear) to 1 (bent).
+    """
     tanh = np.tanh if isinstance(interests, np.ndarray) else jnp.tanh
     linear = interests @ rotation
     bent = 1.5 * tanh(linear + 0.5 * (interests @ bends) ** 2 - 0.25)
@@ -161,7 +180,15 @@ def common_interests(
 
 
 def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndarray:
-    r"""$\mathrm{softmax}(0.9\, z_d V_d^\top + b_d)$: where one click of each user falls, [users, items]."""
+    r"""Return $\mathrm{softmax}(s\, z_d V_d^\top + b_d)$, where one click of each user falls: [users, items].
+
+    s is the sharpness, .9 in the standard world.
+
+    Args:
+        world: the true world.
+        domain: name of the domain.
+        shown: $z_d$, [users, latent].
+    """
     d = world.config.domains.index(domain)
     scores = world.config.sharpness * shown @ world.items[d].T + world.item_bias[d]
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -169,7 +196,10 @@ def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndar
 
 
 def sample_population(world: World, *, key: Key) -> Population:
-    """Draw users and their clicks: pure in ``key``. Overlapping and test users are active in every domain."""
+    """Return sampled users and their clicks; overlapping and test users are active in every domain.
+
+    Equal keys give equal populations.
+    """
     config = world.config
     keys = named_keys(key, "handles", "interests", "private", "activity", "clicks")
     roles = np.repeat(

@@ -127,7 +127,7 @@ def test_a_quote_that_is_never_closed_is_refused_before_memory_is_full(tmp_path)
     path = tmp_path / "events.csv"
     path.write_text(f'{HEADER}\n{GOOD}u1,F1,films,click,2025-01-01 10:00,,"open\n{GOOD * 100}')
     with pytest.raises(ValueError, match=r"events\.csv: got a row of more than 1,600 bytes in line 4, expected"):
-        list(pieces(path, EVENT_COLUMNS, 1600 // csv_rows.LONGEST_RECORD))
+        list(pieces(path, EVENT_COLUMNS, 1600 // csv_rows.MAX_RECORD))
 
 
 # --- refusals: as in memory

@@ -23,7 +23,7 @@ def tiny(tmp_path, monkeypatch):
     path = tmp_path / "data" / "tiny" / "part" / "rows.txt"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    monkeypatch.setenv(datasets.FOLDER, str(tmp_path / "data"))
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path / "data"))
     return path
 
 
@@ -45,7 +45,7 @@ def test_every_entry_says_whose_it_is_and_what_may_be_done_with_it():
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_checksums_are_those_of_the_files_at_hand(name, data_folder, monkeypatch):
-    monkeypatch.setenv(datasets.FOLDER, str(data_folder))
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(data_folder))
     assert fetch(name) == data_folder / name
 
 
@@ -87,7 +87,7 @@ def downloads(monkeypatch):
 
 def test_what_is_not_there_is_downloaded_once_and_checked(tiny, downloads, tmp_path, monkeypatch):
     contents, asked = downloads
-    monkeypatch.delenv(datasets.FOLDER)
+    monkeypatch.delenv(datasets.FOLDER_VARIABLE)
     contents["https://example.org/rows.txt"] = tiny.read_bytes()
     for _ in range(2):
         place = fetch("tiny", tmp_path / "cache")
@@ -96,14 +96,14 @@ def test_what_is_not_there_is_downloaded_once_and_checked(tiny, downloads, tmp_p
 
 
 def test_a_download_with_another_checksum_is_refused(tiny, downloads, tmp_path, monkeypatch):
-    monkeypatch.delenv(datasets.FOLDER)
+    monkeypatch.delenv(datasets.FOLDER_VARIABLE)
     downloads[0]["https://example.org/rows.txt"] = b"a page that says sorry"
     with pytest.raises(ValueError, match="SHA256"):
         fetch("tiny", tmp_path / "cache")
 
 
 def test_an_archive_is_unpacked(downloads, tmp_path, monkeypatch):
-    monkeypatch.delenv(datasets.FOLDER, raising=False)
+    monkeypatch.delenv(datasets.FOLDER_VARIABLE, raising=False)
     with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
         archive.writestr("ml/u.data", "1\t1\t5\t9\n")
     content = (tmp_path / "ml.zip").read_bytes()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec_transfer.data.formats import read_cdrib_pair, read_movielens, read_ratings
-from rec_transfer.synthetic.twins import write_cdrib_pair, write_ratings
+from rec_transfer.synthetic.published_formats import write_cdrib_pair, write_ratings
 
 KEY = jax.random.key(3)
 

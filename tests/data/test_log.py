@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec_transfer.data.csv_rows import read_rows
 from rec_transfer.data.log import (
     BOT_EVENTS,
     BOT_MINUTES,
     EVENT_COLUMNS,
     ITEM_COLUMNS,
-    LONGEST_ID,
-    LONGEST_TEXT,
+    MAX_ID,
+    MAX_TEXT,
     Report,
+    clean_rows,
+    drop_copies_and_bots,
     read_items,
     read_log,
 )
@@ -249,8 +252,8 @@ def test_an_extra_column_is_reported_as_ignored(read):
     [
         ({"user_id": ""}, "user_id: missing"),
         ({"user_id": "   "}, "user_id: missing"),
-        ({"user_id": "u" * (LONGEST_ID + 1)}, f"user_id: over {LONGEST_ID} characters"),
-        ({"user_id": "u" * 10**6}, f"user_id: over {LONGEST_ID} characters"),
+        ({"user_id": "u" * (MAX_ID + 1)}, f"user_id: over {MAX_ID} characters"),
+        ({"user_id": "u" * 10**6}, f"user_id: over {MAX_ID} characters"),
         ({"item_id": "F3"}, "item_id: not in the catalogue"),
         ({"item_id": ""}, "item_id: not in the catalogue"),
         ({"item_id": "f1"}, "item_id: not in the catalogue"),
@@ -269,7 +272,7 @@ def test_a_row_of_which_it_is_unknown_what_happened_is_dropped(read, changes, re
 
 
 def test_a_user_id_of_the_longest_length_is_kept(read):
-    assert read(event_line(user_id="u" * LONGEST_ID)).events_report == Report(1, 1)
+    assert read(event_line(user_id="u" * MAX_ID)).events_report == Report(1, 1)
 
 
 def test_a_row_that_fails_twice_is_counted_once_under_its_first_column(read):
@@ -460,16 +463,16 @@ def test_a_formula_in_the_catalogue_becomes_plain_text(read, column):
     assert dict(log.items_report.repaired) == {f"{column}: formula made plain text": 1}
 
 
-@pytest.mark.parametrize("text", ["x" * 10**6, "=" + "x" * LONGEST_TEXT, "=" + "x" * (LONGEST_TEXT - 1)])
+@pytest.mark.parametrize("text", ["x" * 10**6, "=" + "x" * MAX_TEXT, "=" + "x" * (MAX_TEXT - 1)])
 def test_a_long_text_is_cut(read, text):
     log = read(event_line(comment=text), OTHER)
-    assert log.events.comment.str.len().tolist() == [LONGEST_TEXT, 0]
-    assert log.events_report.repaired[f"comment: cut to {LONGEST_TEXT:,} characters"] == 1
-    assert read(GOOD, items=(*ITEMS, item_line(title=text))).items.title.str.len().max() == LONGEST_TEXT
+    assert log.events.comment.str.len().tolist() == [MAX_TEXT, 0]
+    assert log.events_report.repaired[f"comment: cut to {MAX_TEXT:,} characters"] == 1
+    assert read(GOOD, items=(*ITEMS, item_line(title=text))).items.title.str.len().max() == MAX_TEXT
 
 
 def test_a_text_of_the_longest_length_is_no_repair(read):
-    assert read(event_line(comment="x" * LONGEST_TEXT)).events_report == Report(1, 1)
+    assert read(event_line(comment="x" * MAX_TEXT)).events_report == Report(1, 1)
 
 
 @pytest.fixture
@@ -504,7 +507,7 @@ def test_an_item_id_that_comes_twice_counts_once(read):
     [
         ({"item_id": " "}, "item_id: missing"),
         ({"domain": ""}, "domain: missing"),
-        ({"item_id": "F" * 10**6}, f"item_id: over {LONGEST_ID} characters"),
+        ({"item_id": "F" * 10**6}, f"item_id: over {MAX_ID} characters"),
     ],
 )
 def test_an_item_without_an_id_or_domain_is_dropped(read, changes, reason):
@@ -535,7 +538,7 @@ CELLS = {
     "event": ["click", "view", "PURCHASE", " comment", "scroll", ""],
     "timestamp": ["2025-01-01 10:00", "2025-01-01T10:00:01Z", "2025-13-45 99:99", "", "now"],
     "rating": ["", "4", "11", "five", "nan"],
-    "comment": ["", "Good, very", '"quoted"', "two\nlines", "=1+1", "-", "x" * (LONGEST_TEXT + 1), "\0"],
+    "comment": ["", "Good, very", '"quoted"', "two\nlines", "=1+1", "-", "x" * (MAX_TEXT + 1), "\0"],
 }
 ROWS = st.lists(st.tuples(*(st.sampled_from(cells) for cells in CELLS.values())), min_size=1, max_size=12)
 
@@ -576,3 +579,23 @@ def test_no_line_of_junk_is_lost_or_raises(tmp_path_factory, junk):
     assert report.rows_kept == 1
     physical = sum(1 for _ in io.StringIO(text, newline="")) - 1
     assert report.rows_read == physical if '"' not in text else report.rows_read <= physical
+
+
+# ---- the frame handed in
+
+
+def test_cleaning_leaves_the_rows_it_is_given_as_they_are(read, tmp_path):
+    odd = event_line(user_id=" u3 ", event="CLICK", domain="", rating="five", comment="=A1")
+    read(GOOD, GOOD, odd, event_line(item_id="X1"))
+    rows, _ = read_rows(tmp_path / "events.csv", EVENT_COLUMNS)
+    items, _ = read_items(tmp_path / "items.csv")
+    before = rows.copy()
+    clean = clean_rows(rows, items)
+    pd.testing.assert_frame_equal(rows, before)
+    assert clean.rows.user_id.tolist() == ["u1", "u1", "u3"]
+    assert clean.dropped == {"item_id: not in the catalogue": 1}
+    before = clean.rows.copy()
+    events, dropped = drop_copies_and_bots(clean.rows)
+    pd.testing.assert_frame_equal(clean.rows, before)
+    assert events.user_id.tolist() == ["u1", "u3"]
+    assert dropped == {"duplicate": 1}

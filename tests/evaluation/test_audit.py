@@ -8,7 +8,7 @@ from scipy import sparse
 from rec_transfer.data.formats import read_cdrib_pair, read_ratings
 from rec_transfer.evaluation.audit import duplicated_users, identical_audiences, rows_in_training, without_leaks
 from rec_transfer.evaluation.splits import leave_last_out
-from rec_transfer.synthetic.twins import write_cdrib_pair
+from rec_transfer.synthetic.published_formats import write_cdrib_pair
 from rec_transfer.types import Interactions, TrainingData
 
 KEY = jax.random.key(8)

@@ -7,8 +7,8 @@ import pytest
 from rec_transfer.evaluation import metrics
 from rec_transfer.evaluation.floors import fit_popularity, fit_random
 from rec_transfer.evaluation.tuning import cross_validate, tuned
-from rec_transfer.methods.forms import log_scaled
 from rec_transfer.methods.linear import ridge
+from rec_transfer.models.forms import log_scaled
 from rec_transfer.types import History, TrainingData
 
 KEY = jax.random.key(5)

@@ -11,7 +11,7 @@ import pytest
 import real_data
 
 from rec_transfer import evaluation
-from rec_transfer.synthetic import twins
+from rec_transfer.synthetic import published_formats
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "reference" / "real_data.csv"
@@ -119,7 +119,7 @@ def checked(rows, negatives):
 
 
 def test_a_pair_in_the_format_of_cdrib_from_files_to_table(small, tmp_path, capsys):
-    twins.write_cdrib_pair(
+    published_formats.write_cdrib_pair(
         tmp_path, "films", "books", key=jax.random.key(1), shared=200, private=150, leaks=4, items=1100
     )
     options = argparse.Namespace(folder=tmp_path, source="films", target="books", shared=200)
@@ -141,7 +141,7 @@ def test_a_pair_in_the_format_of_cdrib_from_files_to_table(small, tmp_path, caps
 
 
 def test_ratings_from_files_to_table(small, tmp_path):
-    twins.write_ratings(tmp_path, key=jax.random.key(1), shared=200)
+    published_formats.write_ratings(tmp_path, key=jax.random.key(1), shared=200)
     task = {"folder": tmp_path, "dataset": "twin", "source": "music", "target": "book"}
     rows, _, _ = real_data.work(task)
     ndcg = checked(rows, 99)
@@ -153,7 +153,7 @@ def test_a_folder_without_the_pair_is_named(tmp_path):
     options = argparse.Namespace(folder=tmp_path / "nowhere", source="films", target="books", shared=100)
     with pytest.raises(SystemExit, match=r"nowhere: got no films_books/train.txt, expected .*folders there: none"):
         real_data.tasks_of(options)
-    twins.write_cdrib_pair(tmp_path, "films", "books", key=jax.random.key(1), shared=100, private=50)
+    published_formats.write_cdrib_pair(tmp_path, "films", "books", key=jax.random.key(1), shared=100, private=50)
     options = argparse.Namespace(folder=tmp_path, source="films", target="boks", shared=100)
     with pytest.raises(SystemExit, match=r"got no films_boks/train.txt.*TARGET=boks; folders there: .*'books_films'"):
         real_data.tasks_of(options)
@@ -170,7 +170,7 @@ def test_known_data_that_are_not_there_are_named(tmp_path, monkeypatch):
 
 
 def test_settings_are_judged_by_the_number_that_is_reported(tmp_path):
-    twins.write_cdrib_pair(tmp_path, "films", "books", key=jax.random.key(1), shared=100, private=50)
+    published_formats.write_cdrib_pair(tmp_path, "films", "books", key=jax.random.key(1), shared=100, private=50)
     split = real_data.read_cdrib_pair(tmp_path, "films", "books", shared=100).test
     scores = np.random.default_rng(0).integers(0, 9, split.hidden.shape).astype(np.float32)  # with ties
     key = jax.random.key(2)

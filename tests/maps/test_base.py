@@ -1,4 +1,4 @@
-"""Aligners recover known maps, and what they say of their own error is true."""
+"""Maps recover known linear maps, and what they say of their own error is true."""
 
 from functools import partial
 
@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from rec_transfer import training
-from rec_transfer.maps.base import LinearMap, MeanMap, residual_covariance
+from rec_transfer.maps.base import LinearMap, MeanMap, check_pairs, dense_counts, residual_covariance
 from rec_transfer.maps.linear import fit_ridge_map
 from rec_transfer.maps.networks import MLPMap, decoded_loss, fit_mlp_map
 from rec_transfer.maps.ridge import fit_ridge
@@ -44,13 +44,13 @@ def linear_pairs(users=40, noise=0.0, seed=0):
 def test_a_linear_map_carries_a_gaussian_by_its_formula():
     rng = np.random.default_rng(0)
     root = rng.normal(size=(5, 2, 2))
-    belief = gaussian(rng.normal(size=(5, 2)), root @ np.swapaxes(root, 1, 2))
+    posterior = gaussian(rng.normal(size=(5, 2)), root @ np.swapaxes(root, 1, 2))
     coefficients, intercept = rng.normal(size=(2, 3)), rng.normal(size=3)
     residual = np.diag([0.1, 0.2, 0.3])
-    mapped = LinearMap(coefficients, intercept, residual)(belief)
+    mapped = LinearMap(coefficients, intercept, residual)(posterior)
     for user in range(5):
-        mean = coefficients.T @ np.asarray(belief.mean[user]) + intercept
-        covariance = coefficients.T @ np.asarray(belief.covariance[user]) @ coefficients + residual
+        mean = coefficients.T @ np.asarray(posterior.mean[user]) + intercept
+        covariance = coefficients.T @ np.asarray(posterior.covariance[user]) @ coefficients + residual
         np.testing.assert_allclose(mapped.mean[user], mean, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(mapped.covariance[user], covariance, rtol=1e-4, atol=1e-5)
 
@@ -72,8 +72,8 @@ def test_the_ridge_map_reads_the_pairs_alone():
         np.testing.assert_array_equal(one, same)
 
 
-def turned(belief, matrix):
-    return gaussian(np.asarray(belief.mean) @ matrix, matrix.T @ np.asarray(belief.covariance) @ matrix)
+def turned(posterior, matrix):
+    return gaussian(np.asarray(posterior.mean) @ matrix, matrix.T @ np.asarray(posterior.covariance) @ matrix)
 
 
 def test_rotating_the_source_space_leaves_the_ridge_maps_predictions_unchanged():
@@ -140,9 +140,9 @@ def observed(users, seed):
 def test_mapped_gaussians_cover_the_truth_as_often_as_they_say():
     fitted = fit_ridge_map(observed(1000, seed=0)[0])
     new, truth = observed(6000, seed=1)
-    belief = fitted(new.source)
-    miss = truth - np.asarray(belief.mean)
-    distance = np.einsum("ui,uij,uj->u", miss, np.linalg.inv(np.asarray(belief.covariance, float)), miss)
+    posterior = fitted(new.source)
+    miss = truth - np.asarray(posterior.mean)
+    distance = np.einsum("ui,uij,uj->u", miss, np.linalg.inv(np.asarray(posterior.covariance, float)), miss)
     for group in (0, 1):  # few clicks, many clicks: the covariance must tell them apart
         for level in (0.5, 0.9):
             covered = np.mean(distance[group::2] < stats.chi2.ppf(level, 2))
@@ -174,11 +174,11 @@ def clicked_pairs(users, *, bend, seed):
     return pairs, jax.tree_util.Partial(linear_decoder, *single(vectors))
 
 
-def misses(aligner, decode, pairs):
+def misses(domain_map, decode, pairs):
     """Negative log-likelihood of each user's clicks, beyond that under the true interest."""
     found, best = (
         likelihoods.multinomial_log_likelihood(decode(mean), pairs.counts)
-        for mean in (aligner(pairs.source).mean, pairs.target.mean)
+        for mean in (domain_map(pairs.source).mean, pairs.target.mean)
     )
     return np.asarray(best - found)
 
@@ -237,26 +237,26 @@ def test_a_mean_map_averages_its_networks_and_carries_covariance_along_its_slope
     networks = [grown(seed) for seed in (1, 2, 3)]
     residual = np.array([[0.2, 0.05], [0.05, 0.1]])
     rng = np.random.default_rng(0)
-    belief = gaussian(rng.normal(size=(4, 2)), np.array([[0.5, 0.2], [0.2, 0.3]]))
+    posterior = gaussian(rng.normal(size=(4, 2)), np.array([[0.5, 0.2], [0.2, 0.3]]))
     average = MeanMap(networks, residual)
-    mapped = jax.jit(lambda average, belief: average(belief))(average, belief)
-    expected = np.mean([network(belief.mean) for network in networks], axis=0)
+    mapped = jax.jit(lambda average, posterior: average(posterior))(average, posterior)
+    expected = np.mean([network(posterior.mean) for network in networks], axis=0)
     np.testing.assert_allclose(mapped.mean, expected, rtol=1e-4, atol=1e-5)
     step, mean = 1e-2, jax.jit(average.mean)
     for user in range(4):
         moves = step * np.eye(2)
-        forth, back = (np.asarray(mean(*single(np.asarray(belief.mean[user]) + sign * moves))) for sign in (1, -1))
+        forth, back = (np.asarray(mean(*single(np.asarray(posterior.mean[user]) + sign * moves))) for sign in (1, -1))
         slope = ((forth - back) / (2 * step)).T
-        covariance = slope @ np.asarray(belief.covariance[user]) @ slope.T + residual
+        covariance = slope @ np.asarray(posterior.covariance[user]) @ slope.T + residual
         np.testing.assert_allclose(mapped.covariance[user], covariance, rtol=2e-2, atol=2e-3)
 
 
 def test_networks_that_are_linear_agree_with_the_linear_map():
-    belief = linear_pairs().source
+    posterior = linear_pairs().source
     residual = np.diag([0.1, 0.2])
     average = MeanMap([MLPMap(MATRIX, SHIFT, key=jax.random.key(seed)) for seed in (1, 2)], residual)
-    mapped = jax.jit(lambda average, belief: average(belief))(average, belief)
-    expected = LinearMap(MATRIX, SHIFT, residual)(belief)
+    mapped = jax.jit(lambda average, posterior: average(posterior))(average, posterior)
+    expected = LinearMap(MATRIX, SHIFT, residual)(posterior)
     np.testing.assert_allclose(mapped.mean, expected.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mapped.covariance, expected.covariance, rtol=1e-4, atol=1e-5)
 
@@ -288,3 +288,21 @@ def test_training_draws_source_interests_as_wide_as_their_posterior():
     spread = np.array([0.2, 2.0])
     assert (np.abs(drawn[0].mean(axis=0) - [3.0, -1.0]) < 4 * spread / np.sqrt(users)).all()
     assert (np.abs(drawn[0].std(axis=0) - spread) < 4 * spread / np.sqrt(2 * users)).all()
+
+
+# --- the pairs
+
+
+def test_counts_become_dense_whatever_they_were():
+    pairs = linear_pairs()
+    counts = np.random.default_rng(0).poisson(1.0, size=(40, 3))
+    for given in (sparse.csr_array(counts), counts):
+        found = dense_counts(pairs._replace(counts=given))
+        np.testing.assert_array_equal(found.counts, counts)
+        assert found.source is pairs.source
+
+
+def test_as_many_pairs_as_asked_for_are_enough_and_one_fewer_is_not():
+    check_pairs(linear_pairs(users=7), 7)
+    with pytest.raises(ValueError, match="pairs: got 6 users, expected at least 7 for a purpose"):
+        check_pairs(linear_pairs(users=6), 7, " for a purpose")

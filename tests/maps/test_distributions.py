@@ -8,21 +8,25 @@ import pytest
 from rec_transfer.maps.distributions import (
     PACE,
     SLOPE_PENALTY,
+    MMDContext,
+    PairTerm,
     adversarial_loss,
     fit_adversarial_map,
-    fit_coral_map,
     fit_mmd_map,
-    fit_wasserstein_map,
     kernel_widths,
     mmd_loss,
-    moments,
-    power,
-    recolouring_matrix,
-    reversed_gradient,
+    reverse_gradient,
     squared_mmd,
-    transport_matrix,
 )
 from rec_transfer.maps.linear import fit_ridge_map
+from rec_transfer.maps.transport import (
+    fit_coral_map,
+    fit_wasserstein_map,
+    matrix_power,
+    moments,
+    recolouring_matrix,
+    transport_matrix,
+)
 from rec_transfer.types import Gaussian, Pairs, Unpaired
 
 KEY = jax.random.key(0)
@@ -97,21 +101,21 @@ def test_no_matching_map_moves_users_less_than_the_transport():
         return np.trace(source + target - 2 * matrix @ source)
 
     least = cost(transport_matrix(source, target))
-    root = power(source, 0.5)
-    bures = np.trace(source + target - 2 * power(root @ target @ root, 0.5))
+    root = matrix_power(source, 0.5)
+    bures = np.trace(source + target - 2 * matrix_power(root @ target @ root, 0.5))
     assert least == pytest.approx(bures)
     turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(30)]
-    assert all(cost(power(target, 0.5) @ turn @ power(source, -0.5)) > least for turn in turns)
+    assert all(cost(matrix_power(target, 0.5) @ turn @ matrix_power(source, -0.5)) > least for turn in turns)
     assert cost(recolouring_matrix(source, target)) > 1.001 * least
 
 
 def test_moments_are_those_of_draws_from_the_aggregated_posterior():
     rng = np.random.default_rng(0)
-    belief = gaussian(rng.normal(size=(4, 2)), np.array([[0.5, 0.2], [0.2, 0.3]]))
+    posterior = gaussian(rng.normal(size=(4, 2)), np.array([[0.5, 0.2], [0.2, 0.3]]))
     draws = np.concatenate([
-        rng.multivariate_normal(mean, covariance, size=50_000) for mean, covariance in zip(*belief, strict=True)
+        rng.multivariate_normal(mean, covariance, size=50_000) for mean, covariance in zip(*posterior, strict=True)
     ])  # fmt: skip
-    mean, covariance = moments(belief)
+    mean, covariance = moments(posterior)
     np.testing.assert_allclose(mean, draws.mean(axis=0), atol=0.02)
     np.testing.assert_allclose(covariance, np.cov(draws.T), atol=0.03)
 
@@ -200,9 +204,10 @@ def test_with_weight_the_map_starts_at_ridge_and_stops_by_the_pairs_left_out(fit
     fitted = fit(pairs, unpaired=unpaired, decode=DECODE, key=KEY, pair_weight=3.0)
     assert len(fitted.networks) == 5
     new = np.random.default_rng(7).normal(size=(1500, 2))
-    belief = gaussian(new, 0.01 * np.eye(2))
+    posterior = gaussian(new, 0.01 * np.eye(2))
     missed, ridge_missed = (
-        np.mean((np.asarray(aligner(belief).mean) - bent(new)) ** 2) for aligner in (fitted, fit_ridge_map(pairs))
+        np.mean((np.asarray(domain_map(posterior).mean) - bent(new)) ** 2)
+        for domain_map in (fitted, fit_ridge_map(pairs))
     )
     assert missed < 0.95 * ridge_missed
 
@@ -225,12 +230,16 @@ def test_losses_add_the_pairs_by_their_weight_and_hold_out_nothing_else(loss, wo
     logits = np.asarray(DECODE(1.5 * pairs.source.mean), float)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     clicks = -(np.asarray(pairs.counts) * logs).sum(axis=1) / 30  # of 30 each
-    models, widths = (network, discriminator), jnp.ones(1)
-    left_out = loss(models, pairs, (None, 0.7, DECODE, widths), key=None, epoch=0.0)
+
+    def total(batch, pairs, weight, key):
+        term = PairTerm(pairs, weight, DECODE)
+        if loss is mmd_loss:
+            return mmd_loss(network, batch, MMDContext(term, jnp.ones(1)), key=key, epoch=0.0)
+        return adversarial_loss((network, discriminator), batch, term, key=key, epoch=0.0)
+
+    left_out = total(pairs, None, 0.7, None)
     np.testing.assert_allclose(left_out, clicks, rtol=1e-4)
-    none, some = (
-        loss(models, certain, (sure_pairs, weight, DECODE, widths), key=KEY, epoch=0.0) for weight in (0.0, 0.7)
-    )
+    none, some = (total(certain, sure_pairs, weight, KEY) for weight in (0.0, 0.7))
     np.testing.assert_allclose(some - none, np.full(1000, 0.7 * clicks.mean()), rtol=1e-3)
 
 
@@ -241,7 +250,7 @@ def test_the_discriminators_loss_is_the_cross_entropy_and_the_map_climbs_it():
 
     def loss(shift, slope):
         models = (lambda mean: mean + shift, lambda mean: slope * mean[..., :1])
-        return jnp.mean(adversarial_loss(models, batch, (pairs, 0.0, DECODE, None), key=KEY, epoch=0.0))
+        return jnp.mean(adversarial_loss(models, batch, PairTerm(pairs, 0.0, DECODE), key=KEY, epoch=0.0))
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
@@ -255,7 +264,7 @@ def test_the_discriminators_loss_is_the_cross_entropy_and_the_map_climbs_it():
     by_shift, by_slope = map(float, jax.grad(loss, argnums=(0, 1))(0.1, 2.0))
     assert by_slope == pytest.approx(float(loss(0.1, 2 + step) - loss(0.1, 2 - step)) / (2 * step), rel=1e-2)
     assert by_shift == pytest.approx(-float(loss(0.1 + step, 2.0) - loss(0.1 - step, 2.0)) / (2 * step), rel=1e-2)
-    assert reversed_gradient(3.0) == 3.0
+    assert reverse_gradient(3.0) == 3.0
 
 
 # --- errors

@@ -8,12 +8,12 @@ from scipy import stats
 
 from rec_transfer.maps.kernels import (
     condition,
+    expected_covariance,
     expected_kernel,
     fit_gaussian_process_map,
     fit_kernel_ridge_map,
     kernel_ridge,
-    log_marginal,
-    prior_covariance,
+    log_normal_density,
 )
 from rec_transfer.maps.linear import fit_ridge_map
 from rec_transfer.types import Gaussian, Pairs
@@ -65,7 +65,7 @@ def test_the_expected_kernel_is_the_mean_over_draws():
     # The same user twice: its own draw stands on both sides.
     twice = np.sum(draws[0] ** 2, axis=1) / 2 + 2.0
     error = np.std(twice) / np.sqrt(len(twice))
-    assert abs(prior_covariance(one, 0.8, 2.0)[0, 0] - twice.mean()) < 4 * error
+    assert abs(expected_covariance(one, 0.8, 2.0)[0, 0] - twice.mean()) < 4 * error
 
 
 def test_without_input_covariance_the_expected_kernel_is_the_kernel(pairs):
@@ -73,12 +73,12 @@ def test_without_input_covariance_the_expected_kernel_is_the_kernel(pairs):
     certain = gaussian(x, np.zeros((2, 2)))
     expected = plain_kernel(x, x, 1.3, 0.7)
     np.testing.assert_allclose(expected_kernel(certain, certain, 1.3, 0.7), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(prior_covariance(certain, 1.3, 0.7), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(expected_covariance(certain, 1.3, 0.7), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_prior_with_uncertain_inputs_is_a_covariance(pairs):
     vague = gaussian(pairs.source.mean, 0.8 * np.eye(2))
-    assert np.linalg.eigvalsh(prior_covariance(vague, 1.0, 1.0)).min() > 0.1
+    assert np.linalg.eigvalsh(expected_covariance(vague, 1.0, 1.0)).min() > 0.1
 
 
 def test_kernel_ridge_left_out_is_what_a_refit_without_the_row_predicts():
@@ -124,7 +124,7 @@ def test_the_marginal_likelihood_and_the_left_out_are_those_of_a_gaussian():
     root, y = rng.normal(size=(6, 6)), rng.normal(size=6)
     covariance = root @ root.T + np.eye(6)
     expected = stats.multivariate_normal.logpdf(y, np.zeros(6), covariance)
-    assert log_marginal(covariance, y) == pytest.approx(expected)
+    assert log_normal_density(covariance, y) == pytest.approx(expected)
     weights, left_out = condition(covariance, y)
     np.testing.assert_allclose(covariance @ weights, y)
     for row in range(6):
@@ -156,18 +156,18 @@ def test_with_certain_inputs_it_is_the_ordinary_gaussian_process(pairs):
 
 
 def test_slopes_are_those_of_the_mean(fitted, pairs):
-    belief = jax.tree.map(lambda array: array[:6], pairs.source)
-    belief = belief._replace(covariance=belief.covariance * 20 + 0.05)
-    found = np.asarray(fitted.mean_and_slope(belief)[1])
-    mean = jax.jit(lambda means: fitted.mean_and_slope(belief._replace(mean=means))[0])
+    posterior = jax.tree.map(lambda array: array[:6], pairs.source)
+    posterior = posterior._replace(covariance=posterior.covariance * 20 + 0.05)
+    found = np.asarray(fitted.mean_and_slope(posterior)[1])
+    mean = jax.jit(lambda means: fitted.mean_and_slope(posterior._replace(mean=means))[0])
     step = 1e-2
     for latent in (0, 1):
         move = step * jnp.eye(2)[latent]
-        expected = (np.asarray(mean(belief.mean + move)) - np.asarray(mean(belief.mean - move))) / (2 * step)
+        expected = (np.asarray(mean(posterior.mean + move)) - np.asarray(mean(posterior.mean - move))) / (2 * step)
         np.testing.assert_allclose(found[:, :, latent], expected, rtol=2e-2, atol=3e-3)
 
 
-def test_beliefs_pass_along_the_slope(fitted, pairs):
+def test_posteriors_pass_along_the_slope(fitted, pairs):
     mapped, (mean, slope) = fitted(pairs.source), fitted.mean_and_slope(pairs.source)
     expected = slope @ pairs.source.covariance @ jnp.swapaxes(slope, 1, 2) + fitted.residual
     np.testing.assert_allclose(mapped.mean, mean, rtol=1e-4, atol=1e-5)
@@ -178,7 +178,7 @@ def test_beliefs_pass_along_the_slope(fitted, pairs):
 def test_a_bent_world_is_mapped_better_than_by_ridge(fitted, pairs):
     new = pairs_of(1000, seed=1)
     missed, ridge = (
-        np.mean((aligner(new.source).mean - new.target.mean) ** 2) for aligner in (fitted, fit_ridge_map(pairs))
+        np.mean((domain_map(new.source).mean - new.target.mean) ** 2) for domain_map in (fitted, fit_ridge_map(pairs))
     )
     assert missed < 0.6 * ridge
 

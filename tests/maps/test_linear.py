@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from rec_transfer.maps.base import residual_covariance
+from rec_transfer.maps.base import MIN_PAIRS, residual_covariance
 from rec_transfer.maps.linear import (
-    LEAST_PAIRS,
     canonical_regression,
     errors_in_variables,
     fit_cca_map,
@@ -45,7 +44,7 @@ def noisy(users=60, noise=0.5, seed=0):
 
 @pytest.mark.parametrize("fit", [fit_procrustes_map, fit_cca_map, fit_weighted_map])
 def test_too_few_pairs_are_refused_by_name(fit):
-    with pytest.raises(ValueError, match=f"pairs: got 9 users, expected at least {LEAST_PAIRS}"):
+    with pytest.raises(ValueError, match=f"pairs: got 9 users, expected at least {MIN_PAIRS}"):
         fit(noisy(users=9), key=KEY)
 
 
@@ -138,7 +137,7 @@ def test_cca_carries_the_shared_directions_alone():
     fitted = fit_cca_map(pairs, key=KEY)
     assert np.linalg.matrix_rank(np.asarray(fitted.coefficients[...]), tol=1e-4) == 2
     miss, ridge_miss = (
-        np.mean((aligner(new.source).mean - new.target.mean) ** 2) for aligner in (fitted, fit_ridge_map(pairs))
+        np.mean((domain_map(new.source).mean - new.target.mean) ** 2) for domain_map in (fitted, fit_ridge_map(pairs))
     )
     assert miss < 0.99 * ridge_miss
 
@@ -205,8 +204,8 @@ def test_the_weighted_map_beats_ridge_where_some_users_are_known_better():
     pairs, _ = exact_posteriors(120, noise=(0.2, 2.0, 4.0), seed=0)
     new, truth = exact_posteriors(4000, noise=(0.2, 2.0, 4.0), seed=1)
     weighted, ridge = (
-        np.mean((np.asarray(aligner(new.source).mean) - truth) ** 2)
-        for aligner in (fit_weighted_map(pairs, key=KEY), fit_ridge_map(pairs))
+        np.mean((np.asarray(domain_map(new.source).mean) - truth) ** 2)
+        for domain_map in (fit_weighted_map(pairs, key=KEY), fit_ridge_map(pairs))
     )
     assert weighted < 0.97 * ridge
 
@@ -215,8 +214,8 @@ def test_the_weighted_map_finds_the_matrix_that_shrunk_means_hide():
     # Target means are shrunk by their prior, more than half: ridge learns the shrunk relation, EM the interests'.
     pairs, _ = exact_posteriors(3000, noise=(0.7, 1.2), seed=2)
     weighted, ridge = (
-        np.linalg.norm(np.asarray(aligner.coefficients[...]) - 0.8 * ROTATION) / np.linalg.norm(0.8 * ROTATION)
-        for aligner in (fit_weighted_map(pairs, key=KEY), fit_ridge_map(pairs))
+        np.linalg.norm(np.asarray(domain_map.coefficients[...]) - 0.8 * ROTATION) / np.linalg.norm(0.8 * ROTATION)
+        for domain_map in (fit_weighted_map(pairs, key=KEY), fit_ridge_map(pairs))
     )
     assert weighted < 0.12
     assert ridge > 0.4

@@ -42,8 +42,8 @@ def worlds():
     return mixed_world(200, seed=0), mixed_world(1000, seed=1)
 
 
-def squared_miss(aligner, pairs):
-    return float(np.mean((aligner(pairs.source).mean - pairs.target.mean) ** 2))
+def squared_miss(domain_map, pairs):
+    return float(np.mean((domain_map(pairs.source).mean - pairs.target.mean) ** 2))
 
 
 def test_the_contrastive_loss_of_three_users_by_hand():

@@ -53,7 +53,7 @@ def test_more_noise_wants_more_penalty():
     assert fit_ridge(*problem(noise=0.01)).penalty < fit_ridge(*problem(noise=100.0)).penalty
 
 
-def test_a_judge_of_ones_own_chooses_the_penalty():
+def test_a_criterion_of_ones_own_chooses_the_penalty():
     x, y = problem()
     judged = []
 
@@ -61,7 +61,7 @@ def test_a_judge_of_ones_own_chooses_the_penalty():
         judged.append(left_out)
         return 1.0 if len(judged) == 6 else 0.0
 
-    assert fit_ridge(x, y, judge=likes_the_sixth).penalty == PENALTIES[5]
+    assert fit_ridge(x, y, criterion=likes_the_sixth).penalty == PENALTIES[5]
     assert len(judged) == len(PENALTIES)
     np.testing.assert_allclose(judged[3], refitted(x, y, PENALTIES[3]), rtol=1e-7)
 
@@ -95,9 +95,9 @@ def test_two_rows_are_too_few_to_leave_one_out():
         fit_ridge(x, y)
 
 
-def test_a_judge_without_an_opinion_is_refused():
+def test_a_criterion_without_a_number_is_refused():
     x, y = problem()
-    with pytest.raises(ValueError, match="judge: got no number for any of 15 penalties, expected one to choose by"):
-        fit_ridge(x, y, judge=lambda left_out: np.nan)
-    with pytest.raises(ValueError, match="judge: got no number for any of 0 penalties"):
+    with pytest.raises(ValueError, match="criterion: got no number for any of 15 penalties, expected one to choose by"):
+        fit_ridge(x, y, criterion=lambda left_out: np.nan)
+    with pytest.raises(ValueError, match="criterion: got no number for any of 0 penalties"):
         fit_ridge(x, y, penalties=[])

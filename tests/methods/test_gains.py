@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rec_transfer.evaluation import metrics
-from rec_transfer.methods.gains import gains
+from rec_transfer.methods.gains import list_gains
 
 
 def test_gains_are_the_simulated_ones_to_within_the_rounding_of_the_number_of_relevant_items():
@@ -14,7 +14,7 @@ def test_gains_are_the_simulated_ones_to_within_the_rounding_of_the_number_of_re
     clicked = rng.multinomial(12, probabilities, size=40_000) > 0
     number = clicked.sum(axis=1)
     ideal = np.cumsum(1 / np.log2(np.arange(2, 12)))[np.minimum(number, 10) - 1]
-    found = gains(jnp.asarray(probabilities[None], jnp.float32), jnp.asarray([12.0]))
+    found = list_gains(jnp.asarray(probabilities[None], jnp.float32), jnp.asarray([12.0]))
     for name, worth in (("NDCG@10", ideal), ("Recall@20", np.minimum(number, 20))):
         simulated = (clicked / worth[:, None]).mean(axis=0)
         np.testing.assert_allclose(found[name][0], simulated, rtol=0.06, atol=2e-3, err_msg=name)
@@ -27,7 +27,7 @@ def test_the_list_by_expected_gain_beats_the_list_by_mean_probability_where_the_
     wide[:8], narrow[20:25] = 1 / 8, 1 / 5
     draws = jnp.asarray(np.stack([wide, narrow] * 5) / np.stack([wide, narrow] * 5).sum(axis=1, keepdims=True))
     clicks = jnp.asarray([200.0, 1.0] * 5)
-    found = gains(draws.astype(jnp.float32), clicks)
+    found = list_gains(draws.astype(jnp.float32), clicks)
     by_gain, by_mean = (np.asarray(found[name].mean(axis=0)) for name in ("NDCG@10", "posterior mean"))
     rng = np.random.default_rng(1)
     users = rng.integers(0, 2, 4000)

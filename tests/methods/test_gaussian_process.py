@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from rec_transfer import evaluation
 from rec_transfer.methods.gaussian_process import (
     Prior,
-    _draw,
+    _sample_process,
     expected_bend,
     fit_gaussian_process,
     negative_log_evidence,
@@ -92,7 +92,7 @@ def test_with_nothing_uncertain_draws_have_the_textbook_mean_and_variance():
     inverse = np.linalg.inv(kernel(x, x) + 0.3 * np.eye(PAIRS))
     certain = 1e-8 * jnp.tile(jnp.eye(LATENT), (PAIRS, 1, 1))
     new = rng.normal(size=(3, LATENT))
-    draws = _draw(
+    draws = _sample_process(
         prior, Gaussian(jnp.asarray(x), certain), jnp.asarray(inverse @ y), jnp.asarray(inverse),
         Gaussian(jnp.asarray(new), certain[:3]), KEY,
     )  # fmt: skip
@@ -110,9 +110,9 @@ def test_it_beats_popularity_and_stays_below_the_oracle(split, fitted, ceiling):
     assert means["popularity"] + 0.05 < means["process"] < means["oracle"] + 0.02
 
 
-def test_other_gains_are_other_scores_and_beliefs_are_draws(split, fitted):
+def test_other_gains_are_other_scores_and_samples_of_the_posterior_have_their_shape(split, fitted):
     history = History(split.history.source[:5])
-    assert fitted.believe(history).shape == (5, 400, 2)
+    assert fitted.sample_target_posterior(history).shape == (5, 400, 2)
     mean = fitted(history, gain="posterior mean")
     np.testing.assert_allclose(mean.sum(axis=1), 1, rtol=1e-4)
     assert not np.allclose(mean, fitted(history))

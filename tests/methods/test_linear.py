@@ -10,8 +10,8 @@ from sklearn.linear_model import Ridge
 
 from rec_transfer.methods import forms
 from rec_transfer.methods.ensembles import with_popularity
-from rec_transfer.methods.factors import domain_axes
 from rec_transfer.methods.linear import ease, ease_weights, emcdr, item_cosine, ridge
+from rec_transfer.models.axes import domain_axes
 from rec_transfer.types import History, Interactions, TrainingData
 
 KEY = jax.random.key(0)

@@ -27,7 +27,7 @@ def test_the_factor_model_finds_the_plane_of_the_true_item_vectors(split, world)
 
 def test_the_bound_ignores_a_domain_in_which_a_user_is_not_active(split, fitted):
     models = (fitted.source, fitted.target)
-    users, shared = shared_latents._users(split.train, *models)
+    users, shared = shared_latents._all_users(split.train, *models)
     assert len(shared) == len(split.train.overlapping_users)
     moved = fitted.model.target.intercept[...] + 3.0
     value = shared_latents.negative_bound(fitted.model, users, None, key=KEY, epoch=0)

@@ -27,8 +27,8 @@ def test_the_evidence_of_a_gaussian_observation_is_exact():
     np.testing.assert_allclose(shift, SEEN @ np.linalg.inv(NOISE), rtol=1e-4, atol=1e-4)
 
 
-def test_the_belief_is_the_conjugate_posterior():
-    found = laplace.belief(evidence())
+def test_the_posterior_is_the_conjugate_one():
+    found = laplace.posterior_of(evidence())
     covariance = np.linalg.inv(np.linalg.inv(NOISE) + np.eye(2))
     np.testing.assert_allclose(found.covariance[1], covariance, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.mean, SEEN @ np.linalg.inv(NOISE) @ covariance, rtol=1e-4, atol=1e-4)
@@ -63,7 +63,7 @@ def test_no_evidence_says_nothing_whatever_the_centre():
     nothing = laplace.no_evidence(2, latent=2)
     centres = jax.random.normal(jax.random.key(0), (2, 5, 2))
     np.testing.assert_array_equal(laplace.log_marginal(nothing, centres, 0.3), np.zeros((2, 5)))
-    np.testing.assert_allclose(laplace.belief(nothing).covariance[0], np.eye(2))
+    np.testing.assert_allclose(laplace.posterior_of(nothing).covariance[0], np.eye(2))
 
 
 def test_resampling_gives_each_row_its_share_to_within_one():

@@ -13,9 +13,9 @@ from rec_transfer.models.sampled_softmax import (
     Sample,
     SampledBatch,
     clicked_items,
-    draw,
     item_sampler,
     sample_at,
+    sample_items,
     sampled_log_likelihood,
     sampled_negative_elbo,
 )
@@ -42,10 +42,10 @@ def exact(features, weights, bias, counts):
 
 
 def all_samples(sampler):
-    """Every sample there is and its probability: it changes where a tooth of the comb passes an edge."""
-    tooth = LINE // len(sampler.teeth)
-    starts = np.unique(np.append(np.asarray(sampler.edges) % tooth, 0))
-    share = np.diff(np.append(starts, tooth)) / tooth
+    """Every sample there is and its probability: it changes where a spacing of the comb passes an edge."""
+    spacing = LINE // len(sampler.offsets)
+    starts = np.unique(np.append(np.asarray(sampler.edges) % spacing, 0))
+    share = np.diff(np.append(starts, spacing)) / spacing
     return jax.vmap(lambda start: sample_at(sampler, start))(jnp.asarray(starts, jnp.int32)), share
 
 
@@ -82,14 +82,14 @@ def test_items_are_in_a_sample_as_often_as_their_weights_say(weights_of, samples
 
 def test_a_sample_is_a_pure_function_of_its_key(layer):
     sampler = item_sampler(layer[2], 20)
-    first, again, other = (draw(sampler, key=jax.random.key(seed)).items for seed in (1, 1, 2))
+    first, again, other = (sample_items(sampler, key=jax.random.key(seed)).items for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_with_all_items_sampled_it_is_the_softmax(layer, weights_of):
     arrays, counts, _ = layer
-    sample = draw(item_sampler(weights_of, ITEMS), key=KEY)
+    sample = sample_items(item_sampler(weights_of, ITEMS), key=KEY)
 
     def estimate(arrays):
         return sampled_log_likelihood(*arrays, clicked_items(counts), sample)
@@ -150,7 +150,7 @@ def test_clicked_items_are_listed_in_order_and_padded():
 def test_users_without_clicks_count_for_nothing_and_have_finite_gradients(layer):
     (features, table, bias), _, _ = layer
     clicked = clicked_items(sparse.csr_array((USERS, ITEMS)))
-    sample = draw(item_sampler(np.ones(ITEMS), 5), key=KEY)
+    sample = sample_items(item_sampler(np.ones(ITEMS), 5), key=KEY)
 
     def total(table):
         return sampled_log_likelihood(features, table, bias, clicked, sample).sum()

@@ -48,7 +48,7 @@ def test_a_posterior_with_two_modes_has_the_masses_that_quadrature_gives():
     shown = np.array([0.9, 1.2])[:, None]  # u = a and u = -a show nearly the same
     logits = shown @ np.asarray(domain.items).T + np.asarray(domain.item_bias)
     counts = np.stack([rng.multinomial(25, np.exp(row) / np.exp(row).sum()) for row in logits]).astype(np.float32)
-    first, _ = pooled(world, jnp.asarray(counts), domain, oracle.click_log_likelihood)
+    first, _ = pooled(world, jnp.asarray(counts), domain, oracle.true_log_likelihood)
 
     u, private = np.linspace(-5, 5, 801), np.linspace(-5, 5, 201)
     common = common_interests(u[:, None], world.rotations[0], world.bends[0], bend=1.0)
@@ -72,10 +72,10 @@ def test_pools_that_disagree_are_found_out():
 
 
 def test_an_oracle_that_never_agrees_says_so(world, split, monkeypatch):
-    monkeypatch.setattr(oracle, "SMALLEST_SAMPLE", 1e9)
+    monkeypatch.setattr(oracle, "MIN_SAMPLE", 1e9)
     monkeypatch.setattr(oracle, "DRAWS", oracle.DRAWS[:1])  # the program that the other tests have compiled
     with pytest.raises(RuntimeError, match=r"oracle: for \d+ of 5 users the pools of posterior draws disagree"):
-        oracle.judge(world, "films", "books", split.history.source[:5].toarray(), key=KEY)
+        oracle.score_users(world, "films", "books", split.history.source[:5].toarray(), key=KEY)
 
 
 def test_nobody_without_the_truth_passes_the_oracle(split, ceiling):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy import linalg, sparse
 
 from rec_transfer.keys import numpy_generator, once_per_key
-from rec_transfer.methods.forms import NO_SPREAD, FitForm, Form
+from rec_transfer.models.forms import NO_SPREAD, FitForm, Form
 from rec_transfer.types import Interactions, Key
 
 EXACT = 1000  # up to so many users or items the decomposition is exact: a second; above it, it is iterated
