@@ -72,10 +72,10 @@ real-data: $(STAMP)  ## the papers' protocols on real people (FOLDER= SOURCE= TA
 # PyTorch first and alone: its build for the CPU is the right one, and RecBole would draw another.
 TORCH ?= torch==2.13.0
 PEERS := build/bench-venv
-$(PEERS)/installed: benchmarks/peers.txt
+$(PEERS)/installed: benchmarks/peers/requirements.txt
 	@$(PYTHON) -m venv --clear $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH) && \
-		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt && \
+		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt && \
 		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1 cornac==3.0.1 && \
 		touch $@ || echo "not all peers could be installed: the benchmark runs with those that were"
 

@@ -17,14 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import gates
-from clicks import HIDDEN, LATENT, SIZES, Size, load
-from processes import BUILD, HERE, Worker, available, counted, rounds_of, whole
-from rounds import Ratio, Round, growth, median, quiet, ratio, verdict
+from harness import gates
+from harness.clicks import HIDDEN, LATENT, SIZES, Size, load
+from harness.processes import BUILD, HERE, Worker, available, counted, rounds_of, whole
+from harness.rounds import Ratio, Round, growth, median, quiet, ratio, verdict
 
-PLAIN, OURS = "peer_torch:dense-float32", {"float32": "ours:float32", "bfloat16": "ours:bfloat16"}
-STRONGEST = {"float32": "peer_torch:sparse-float32", "bfloat16": "peer_torch:sparse-bfloat16"}
+PLAIN, OURS = "with_torch:dense-float32", {"float32": "ours:float32", "bfloat16": "ours:bfloat16"}
+STRONGEST = {"float32": "with_torch:sparse-float32", "bfloat16": "with_torch:sparse-bfloat16"}
 EPOCHS = 20
 GROWTH = {
     "users": [Size(users, 2_000) for users in (5_000, 10_000, 20_000)],
@@ -37,7 +36,7 @@ def implementations(libraries: list[str], size: str, bfloat16: bool) -> list[str
     """Who takes part; RecBole and Cornac are no quicker than the plain loop, and left out of the largest size."""
     names = [PLAIN, *STRONGEST.values()] if "torch" in libraries else []
     if size != "L10":
-        names += [f"peer_{library}:" for library in ("recbole", "cornac") if library in libraries]
+        names += [f"with_{library}:" for library in ("recbole", "cornac") if library in libraries]
     names += OURS.values()
     return [name for name in names if bfloat16 or "bfloat16" not in name]
 
@@ -56,7 +55,7 @@ def epochs(label: str, names: list[str], wanted: int) -> dict:
     size = SIZES[label]
     clicks = load(BUILD / "bench-data", size).train.nnz
     workers = [Worker(name, size) for name in names]
-    same = [worker for worker in workers if worker.name.split(":")[0] in ("ours", "peer_torch")]
+    same = [worker for worker in workers if worker.name.split(":")[0] in ("ours", "with_torch")]
     before = {worker.name: worker.ask("loss")["value"] for worker in same}
     for worker in workers:
         worker.ask("epoch")
@@ -97,7 +96,7 @@ def ranking(workers: list[Worker], wanted: int) -> dict:
     rounds, enough = counted(rounds_of(quick, "rank", wanted))
     seconds = {worker.name: median(rounds, worker.name) for worker in quick}
     for worker in workers:
-        if worker.name in ("peer_recbole:", "peer_cornac:"):
+        if worker.name in ("with_recbole:", "with_cornac:"):
             seconds[worker.name] = worker.ask("rank")["seconds"]
     ours = seconds[OURS["float32"]]
     ratios = {name: Ratio(*[value / ours] * 3) for name, value in seconds.items() if name != OURS["float32"]}

@@ -15,11 +15,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from memory import CLICKS, SIZES, draw_clicks
+from harness.clicks import NETWORK, TRAINED, popular_clicks
 
-from rec_transfer.models import compressed
-from rec_transfer.models.sparse_training import Epochs
-from rec_transfer.models.vae import VAE, VAEConfig
+from rec_transfer import training
+from rec_transfer.models import LOSSES, VAE, Objective, VAEConfig, compressed
 
 
 def quickest(run, repeats: int = 5) -> float:
@@ -55,7 +54,7 @@ def first_layer(clicks, hidden: int, batch_size: int, cusparse: bool) -> float:
     """Seconds of the first layer's product, forward, of one batch."""
     jax.config.update("jax_bcoo_cusparse_lowering", cusparse)
     rows = np.arange(batch_size)[None]
-    layout = compressed.lay_out(clicks, rows, int(np.diff(clicks.indptr)[rows].sum()))
+    layout = training.compress(clicks, rows, int(np.diff(clicks.indptr)[rows].sum()))
     batch = jax.tree.map(lambda array: jnp.asarray(array[0]), layout)
     table = jnp.ones((clicks.shape[1], hidden))
     product = jax.jit(lambda batch, table: compressed.sparse_product(batch.counts, batch, table))
@@ -66,12 +65,14 @@ def first_layer(clicks, hidden: int, batch_size: int, cusparse: bool) -> float:
 
 def epoch_seconds(clicks, config: VAEConfig, precision: str) -> float:
     """Seconds of an epoch, the layout of its rows on the host included; the quicker of two, after one that compiles."""
-    epochs = Epochs(clicks, config, precision)
-    model = VAE(clicks.shape[1], config, key=jax.random.key(0))
-    state, times = (model, epochs.optimizer().init(model)), []
+    batches = training.compressed_rows(clicks, config.batch_size, dropout=config.dropout, noise=config.latent)
+    state, times = training.initial_state(VAE(clicks.shape[1], config, key=jax.random.key(0))), []
     for number in range(3):
         start = time.perf_counter()
-        state, loss = epochs(state, number, key=jax.random.key(1))
+        state, loss = training.epoch(
+            state, LOSSES[precision], batches, key=jax.random.key(1), number=number, epochs=config.epochs,
+            learning_rate=config.learning_rate, context=Objective(config.beta, config.anneal_epochs),
+        )  # fmt: skip
         loss.block_until_ready()
         times.append(time.perf_counter() - start)
     return min(times[1:])
@@ -88,11 +89,11 @@ def main() -> int:
     if backend != "gpu" and not arguments.any_backend:
         print(f"no GPU here (JAX runs on {backend}): nothing was measured. See README.md for JAX's wheels for a GPU")
         return 0
-    config = VAEConfig(**(SIZES | {"epochs": 3}))
-    clicks = draw_clicks(arguments.users, arguments.items)
+    config = VAEConfig(**NETWORK, epochs=3)
+    clicks = popular_clicks(arguments.users, arguments.items)
     steps = -(-arguments.users // config.batch_size)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(VAE(arguments.items, config, key=jax.random.key(0))))
-    work = arguments.users * config.hidden * (4 * CLICKS + 18 * config.latent + 6 * arguments.items)
+    work = arguments.users * config.hidden * (4 * TRAINED + 18 * config.latent + 6 * arguments.items)
     moved = bandwidth(64_000_000)
     print(f"{jax.devices()[0].device_kind}; {arguments.users:,} users x {arguments.items:,} items")
     for cusparse in (False, True) if backend == "gpu" else (False,):

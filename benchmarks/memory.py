@@ -14,37 +14,23 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
+from harness.clicks import NETWORK, popular_clicks
 from scipy import sparse
 
 LIMIT = 2_000_000_000  # bytes
-CLICKS = 48  # a user, as in the other benchmarks; item popularity as 1/rank
-SIZES = {"latent": 200, "hidden": 600, "dropout": 0.5, "batch_size": 500, "epochs": 1}
-
-
-def draw_clicks(users: int, items: int, seed: int = 0) -> sparse.csr_array:
-    """Counts of clicks, users x items."""
-    rng = np.random.default_rng(seed)
-    popularity = np.cumsum(1 / np.arange(1, items + 1))
-    drawn = np.searchsorted(popularity, rng.random(users * CLICKS) * popularity[-1])
-    counts = sparse.csr_array(
-        (np.ones(users * CLICKS, np.float32), drawn.astype(np.int32), CLICKS * np.arange(users + 1)), (users, items)
-    )
-    counts.sum_duplicates()
-    return counts
 
 
 def train(path: Path, precision: str) -> None:
     """An epoch in this process; print what it took, as JSON."""
     import jax
 
-    from rec_transfer.models.sparse_training import train_vae_sparse
-    from rec_transfer.models.vae import VAEConfig
+    from rec_transfer.models import VAEConfig, train_vae
 
     counts = sparse.csr_array(sparse.load_npz(path))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     start = time.perf_counter()
-    fitted = train_vae_sparse(counts, key=jax.random.key(0), config=VAEConfig(**SIZES), precision=precision)
+    config = VAEConfig(**NETWORK, epochs=1)
+    fitted = train_vae(counts, key=jax.random.key(0), config=config, compressed=True, precision=precision)
     loss = float(fitted.training_loss[-1])
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -63,7 +49,7 @@ def main() -> int:
         return 0
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clicks.npz"
-        sparse.save_npz(path, draw_clicks(arguments.users, arguments.items), compressed=False)
+        sparse.save_npz(path, popular_clicks(arguments.users, arguments.items), compressed=False)
         command = [sys.executable, __file__, "--train", str(path), "--precision", arguments.precision]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     print(

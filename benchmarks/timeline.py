@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from clicks import SIZES, load
-from processes import BUILD
+from harness.clicks import SIZES, load
+from harness.processes import BUILD
 
 SHORTEST = 0.03  # ms; shorter ones are left out
 UNTRACED = 5  # epochs before the one that is traced
@@ -83,7 +83,7 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dump} --xla_dump_hlo_as_text"
         os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # a program from the cache is not dumped
         import jax
-        import ours
+        from peers import ours
 
         trainer = ours.Trainer(load(BUILD / "bench-data", SIZES[arguments.size]), arguments.precision, 20)
         seconds = []
@@ -93,7 +93,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
         with jax.profiler.trace(trace):
             float(trainer.epoch())
-        steps = trainer.epochs.steps
+        steps = trainer.batches.steps
         found, length = median_step(operations(trace), steps)
         names = origins(dump)
     print(f"{arguments.size}, {arguments.precision}: {1e3 * min(seconds) / steps:.2f} ms a step of the quickest epoch")

@@ -36,14 +36,14 @@ COLUMNS = ["world", "seed", "method", "items", "pairs", "share", "low", "high"]
 
 
 def linear_map(factor_models):
-    """The ridge map between the beliefs of two factor models, list by the decoded mean."""
+    """Return the ridge map between the posteriors of two factor models; lists by the decoded mean."""
 
     def fit(train: TrainingData, *, key) -> Scorer:
         here, there = (factor_models(side, key=key) for side in (train.source, train.target))
-        beliefs = (
+        posteriors = (
             laplace.posterior_of(evidence_of(m, s.counts)).mean for m, s in zip((here, there), train.pairs, strict=True)
         )
-        ridge = fit_ridge(*map(np.asarray, beliefs))
+        ridge = fit_ridge(*map(np.asarray, posteriors))
 
         def score(history):
             known = np.asarray(laplace.posterior_of(evidence_of(here, history.source)).mean)
@@ -55,9 +55,9 @@ def linear_map(factor_models):
 
 
 def exact_posteriors(vaes):
-    """VAE + ridge map with both sides' posteriors from Newton steps under the decoder in place of the encoder."""
+    """Return VAE + ridge map with both posteriors from Newton steps under the decoder in place of the encoder."""
 
-    def believe(model, counts) -> Gaussian:
+    def posterior_by_newton(model, counts) -> Gaussian:
         found = laplace.approximate(
             _decoded_log_likelihood, jnp.asarray(dense(counts)), model.decoder, latent=model.config.latent, steps=10
         )
@@ -66,9 +66,10 @@ def exact_posteriors(vaes):
     def fit(train: TrainingData, *, key) -> Scorer:
         here, there = (vaes(side, key=key) for side in (train.source, train.target))
         source, target = train.pairs
-        pairs = Pairs(believe(here, source.counts), believe(there, target.counts), jnp.asarray(dense(target.counts)))
-        aligner = maps.fit_ridge_map(pairs)
-        return lambda history: np.asarray(there.decoder(aligner(believe(here, history.source)).mean))
+        sides = (posterior_by_newton(model, side.counts) for model, side in ((here, source), (there, target)))
+        pairs = Pairs(*sides, target.counts)
+        domain_map = maps.fit_ridge_map(pairs)
+        return lambda history: np.asarray(there.decoder(domain_map(posterior_by_newton(here, history.source)).mean))
 
     return fit
 

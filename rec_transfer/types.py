@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy import sparse
 
-Key = jax.Array
+Key: TypeAlias = jax.Array
 Logits = Float[Array, "*users items"]
 Counts = Float[Array, "*users items"]
 PerUser = Float[Array, "*users"]

@@ -4,14 +4,11 @@ import subprocess
 import sys
 
 import bench
-import clicks
-import gates
 import numpy as np
-import processes
 import pytest
-import rounds
 import timeline
-from rounds import Gate, Ratio, Round
+from harness import clicks, gates, processes, rounds
+from harness.rounds import Gate, Ratio, Round
 
 
 def test_rounds_with_busy_neighbours_do_not_count():
@@ -104,12 +101,12 @@ def test_whole_runs_with_busy_neighbours_are_run_again_and_do_not_count(monkeypa
     monkeypatch.setattr(
         bench, "whole", lambda *_, **__: {"seconds": next(seconds), "others": next(others), "ndcg": 0.4, "peak": 1}
     )
-    found = bench.runs("S", ["peer_torch:", "peer_cornac:"], 1)  # the first round was not quiet
+    found = bench.runs("S", ["with_torch:", "with_cornac:"], 1)  # the first round was not quiet
     assert (found["quiet"], found["rounds"]) == (True, 1)
-    assert {name: row["seconds"] for name, row in found["rows"].items()} == {"peer_torch:": 5.0, "peer_cornac:": 6.0}
-    assert bench.runs("S", ["peer_torch:"], 1)["quiet"]
+    assert {name: row["seconds"] for name, row in found["rows"].items()} == {"with_torch:": 5.0, "with_cornac:": 6.0}
+    assert bench.runs("S", ["with_torch:"], 1)["quiet"]
     with pytest.raises(StopIteration):  # asks for another round, since its neighbours took .12 of a core
-        bench.runs("S", ["peer_torch:"], 1)
+        bench.runs("S", ["with_torch:"], 1)
 
 
 def test_the_clicks_are_as_many_as_asked_split_and_drawn_once(tmp_path):
@@ -124,6 +121,30 @@ def test_the_clicks_are_as_many_as_asked_split_and_drawn_once(tmp_path):
     assert held_out.sum() / (train.sum() + held_out.sum()) == pytest.approx(0.2, abs=0.03)
     for again, matrix in zip(clicks.load(tmp_path, size), found, strict=True):
         np.testing.assert_array_equal(again.toarray(), matrix.toarray())
+
+
+def test_clicks_by_popularity_alone_are_as_many_as_are_trained_on():
+    found = clicks.popular_clicks(300, 40)
+    assert clicks.TRAINED == 48
+    np.testing.assert_array_equal(found.sum(axis=1), 48)
+    share = found.sum(axis=0) / found.sum()
+    assert share[0] / share[9] == pytest.approx(10, rel=0.15)
+    assert found.has_canonical_format
+
+
+def test_a_worker_starts_from_the_weights_that_all_start_from_and_leaves_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "BUILD", tmp_path)
+    size = clicks.Size(60, 40, 8)
+    worker = processes.Worker("ours:float32", size)
+    counts, weights = clicks.load(tmp_path / "bench-data", size).train.toarray(), clicks.first_weights(size.items)
+    latent = np.tanh(3 * counts / np.linalg.norm(counts, axis=1, keepdims=True) @ weights["hidden"]) @ weights["mean"]
+    logits = np.tanh(latent @ weights["decoder"]) @ weights["logits"]
+    expected = -(counts * (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))).sum(axis=1).mean()
+    assert worker.ask("loss")["value"] == pytest.approx(expected, rel=1e-5)  # beta is 0 before the first epoch
+    assert worker.ask("epoch", times=2)["value"] > 0
+    assert worker.ask("loss")["value"] != pytest.approx(expected, rel=1e-4)
+    worker.close()
+    assert worker.process.returncode == 0
 
 
 def test_ndcg_by_hand():

@@ -109,7 +109,7 @@ import math  # kept
 
 # Above the function.
 @functools.partial(
-    functools.lru_cache, 8
+    functools.cache
 )
 def area(radius: float, *, π: float = math.pi) -> float:
     """Area of a disc: 面积.
@@ -135,7 +135,7 @@ import math  # kept
 
 # Above the function.
 @functools.partial(
-    functools.lru_cache, 8
+    functools.cache
 )
 def area(radius: float, *, π: float = math.pi) -> float:
     """Area of a disc: 面积.

@@ -76,18 +76,17 @@ def fit_transfer(train: TrainingData, fit_map: FitMap, source: VAE, target: VAE,
 DomainVAEs = Callable[..., VAE]  # vaes(domain: Interactions, *, key) -> VAE
 
 
-def domain_vaes(config: VAEConfig, *, train: Callable | None = None) -> DomainVAEs:
+def domain_vaes(config: VAEConfig) -> DomainVAEs:
     """Return ``vaes(domain, *, key)``: the VAE of a domain, trained when first asked for and kept, once per key.
 
     A domain's VAE depends on its training rows, ``config`` and the key alone, not on the direction or on who asks.
 
     Args:
         config: sizes of the networks and of their training.
-        train: ``train_vae`` if None, or ``sparse_training.train_vae_sparse`` (with its options) for large domains.
     """
 
     def vae_of(domain: Interactions, *, key: Key) -> VAE:
-        return (train or train_vae)(domain.counts, key=key_for(key, domain.domain), config=config).model
+        return train_vae(domain.counts, key=key_for(key, domain.domain), config=config).model
 
     return once_per_key(vae_of)
 

@@ -3,9 +3,8 @@
 ===================  =====================================================================
 ``likelihoods``      log-likelihoods of counts, the KL term, ELBO and importance-weighted bound
 ``vae``              the network and its ELBO: the definition
-``train``            train a VAE on dense counts, its posteriors, save and load it
-``compressed``       the same ELBO on compressed rows
-``sparse_training``  train a VAE on compressed rows
+``train``            train a VAE, its posteriors, save and load it
+``compressed``       the same ELBO, and the scores of all items, on compressed rows
 ``sampled_softmax``  the log-likelihood from a sample of the items
 ``factor_model``     a logistic factor model, fitted by EM
 ``laplace``          Gaussian approximation of the likelihood of a user's clicks
@@ -33,25 +32,18 @@ from rec_transfer.models.vae import (
     annealed_beta,
     negative_elbo,
 )
-from rec_transfer.models.train import dense, train_vae, posterior, save_vae, load_vae
+from rec_transfer.models.train import DENSE_CELLS, dense, train_vae, posterior, save_vae, load_vae
 from rec_transfer.models.compressed import (
+    LOSSES,
     PRECISIONS,
     Precision,
-    SparseBatch,
     dense_layer,
-    entries_needed,
     input_values,
-    lay_out,
+    scores,
     softmax_layer,
     sparse_negative_elbo,
     sparse_product,
-)
-from rec_transfer.models.sparse_training import (
-    Epochs,
-    Position,
-    mean_loss,
     standard_normal,
-    train_vae_sparse,
 )
 from rec_transfer.models.sampled_softmax import (
     Clicked,
@@ -98,6 +90,8 @@ from rec_transfer.models.forms import (
 from rec_transfer.models.axes import Axes, FitAxes, coordinates, domain_axes, leading_axes
 
 __all__ = [
+    "DENSE_CELLS",
+    "LOSSES",
     "PRECISIONS",
     "VAE",
     "Axes",
@@ -105,7 +99,6 @@ __all__ = [
     "Decoder",
     "DomainForm",
     "Encoder",
-    "Epochs",
     "Evidence",
     "FactorModel",
     "FitAxes",
@@ -113,11 +106,9 @@ __all__ = [
     "Form",
     "ItemSampler",
     "Objective",
-    "Position",
     "Precision",
     "Sample",
     "SampledBatch",
-    "SparseBatch",
     "VAEConfig",
     "annealed_beta",
     "approximate",
@@ -134,7 +125,6 @@ __all__ = [
     "domain_factor_models",
     "elbo",
     "encoder_input",
-    "entries_needed",
     "evidence_of",
     "factor_log_likelihood",
     "fit_factor_model",
@@ -142,13 +132,11 @@ __all__ = [
     "importance_weighted_bound",
     "input_values",
     "item_sampler",
-    "lay_out",
     "leading_axes",
     "load_vae",
     "log_marginal",
     "log_marginal_of_all",
     "log_scaled",
-    "mean_loss",
     "multinomial_log_likelihood",
     "negative_elbo",
     "no_evidence",
@@ -163,11 +151,11 @@ __all__ = [
     "sampled_log_likelihood",
     "sampled_negative_elbo",
     "save_vae",
+    "scores",
     "softmax_layer",
     "sparse_negative_elbo",
     "sparse_product",
     "standard_normal",
     "train_vae",
-    "train_vae_sparse",
     "unit_rows",
 ]

@@ -1,109 +1,34 @@
-"""Layers that read counts as compressed rows: no users x items matrix of the inputs is ever laid out dense.
+"""The VAE on counts as compressed rows: no users x items matrix of the inputs is ever laid out dense.
 
-The product with the first layer's weights and its backward pass are a native kernel on the CPU (``BCSR @ W``), for
-which the host lays out each batch by rows and by columns. The likelihood meets the counts at their entries alone.
+The numbers are those of the definition in ``vae``, several times faster where items are many. The product with the
+first layer's weights and its backward pass are a native kernel on the CPU (``BCSR @ W``), for which the host lays out
+each batch by rows and by columns. The likelihood reads the counts at their entries alone.
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.sparse import BCSR
-from jaxtyping import Array, Bool, Float, Int
-from scipy import sparse
+from jaxtyping import Array, Float
 
 from rec_transfer.models import likelihoods
 from rec_transfer.models.vae import INPUT_NORM, VAE, Objective, annealed_beta
+from rec_transfer.training import SparseBatch
 from rec_transfer.types import PerUser
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
 
 
-class SparseBatch(NamedTuple):
-    """Counts of a batch of users at their entries, and which of them the encoder sees, by row and by column.
-
-    ``counts``, ``users`` and ``items`` have one value per entry, row by row; entries past the last user's are padding:
-    their counts are 0 and their items lie one past the last. ``seen`` holds the positions of the entries that the
-    encoder sees (all, or those that dropout keeps); those of user u are ``seen[row_starts[u]:row_starts[u+1]]``.
-    ``by_column`` holds the same positions sorted by item, and ``column_starts`` where each item's begin.
-    """
-
-    counts: Float[Array, "*steps entries"]
-    users: Int[Array, "*steps entries"]
-    items: Int[Array, "*steps entries"]
-    seen: Int[Array, "*steps entries"]
-    row_starts: Int[Array, "*steps users_and_one"]
-    by_column: Int[Array, "*steps entries"]
-    column_starts: Int[Array, "*steps items_and_one"]
-
-
-def lay_out(
-    counts: sparse.csr_array,
-    rows: Int[np.ndarray, "steps users"],
-    entries: int,
-    seen: Bool[np.ndarray, " all_entries"] | None = None,
-) -> SparseBatch:
-    """Batches of these rows, stacked, each padded to one number of entries; NumPy arrays.
-
-    Args:
-        counts: users x items, no entry stored twice (``sum_duplicates``).
-        rows: the users of each batch.
-        entries: room for entries in a batch.
-        seen: of all the entries of the rows, one after the other, those that the encoder sees; None is all.
-
-    Raises:
-        ValueError: a batch has more entries than that.
-    """
-    (steps, users), items = rows.shape, counts.shape[1]
-    used = np.diff(counts.indptr)[rows].sum(axis=1)
-    if used.max() > entries:
-        raise ValueError(f"entries: got room for {entries} in a batch, expected at least {used.max()}")
-    batches = SparseBatch(
-        np.zeros((steps, entries), np.float32),
-        np.zeros((steps, entries), np.int32),
-        np.full((steps, entries), items, np.int32),
-        np.zeros((steps, entries), np.int32),
-        np.zeros((steps, users + 1), np.int32),
-        np.zeros((steps, entries), np.int32),
-        np.zeros((steps, items + 1), np.int32),
-    )
-    first = np.cumsum(used) - used
-    for step, chosen in enumerate(rows):  # batch by batch: what is made on the way stays in the cache
-        batch, size = counts[chosen], used[step]
-        batches.counts[step, :size] = batch.data
-        batches.users[step, :size] = np.repeat(np.arange(users, dtype=np.int32), np.diff(batch.indptr))
-        batches.items[step, :size] = batch.indices
-        positions, starts = np.arange(size, dtype=np.int32), batch.indptr
-        if seen is not None:
-            positions = np.flatnonzero(seen[first[step] : first[step] + size]).astype(np.int32)
-            starts = np.searchsorted(positions, starts).astype(np.int32)
-        # Sorting the entries' own positions by column gives the order that the values follow as well.
-        columns = sparse.csr_array((positions, batch.indices[positions], starts), batch.shape).tocsc()
-        batches.seen[step, : len(positions)] = positions
-        batches.row_starts[step] = starts
-        batches.by_column[step, : len(positions)] = columns.data
-        batches.column_starts[step] = columns.indptr
-    return batches
-
-
-def entries_needed(counts: sparse.csr_array, batch_size: int) -> int:
-    """Room for the entries of a random batch: six standard deviations above the mean, or the most there can be."""
-    per_user = np.diff(counts.indptr)
-    most = int(np.sort(per_user)[-batch_size:].sum())
-    likely = int(batch_size * per_user.mean() + 6 * np.sqrt(batch_size) * per_user.std()) + 1
-    return max(min(most, likely), 1)
-
-
 @jax.custom_vjp
 def sparse_product(
     values: Float[Array, " entries"], batch: SparseBatch, weights: Float[Array, "items hidden"]
 ) -> Float[Array, "users hidden"]:
-    r"""$X W$, X holding ``values`` at the entries that are seen; differentiable in the weights alone.
+    r"""Return $X W$, where X holds ``values`` at the entries that are seen; differentiable in the weights alone.
 
-    Backward is $X^\top G$, a product of compressed rows once more: the batch sorted by columns is $X^\top$ by rows.
+    The backward pass $X^\top G$ is a product of compressed rows too: the batch sorted by columns is $X^\top$ by rows.
     """
     shape = (batch.row_starts.shape[0] - 1, weights.shape[0])
     return BCSR((values[batch.seen], batch.items[batch.seen], batch.row_starts), shape=shape) @ weights
@@ -144,7 +69,7 @@ def dense_layer(
     bias: Float[Array, " outputs"],
     precision: Precision = "float32",
 ) -> Float[Array, "users outputs"]:
-    """Inputs @ weights + bias, both factors rounded to ``precision`` and summed in float32; so backward."""
+    """Return inputs @ weights + bias: factors rounded to ``precision``, summed in float32; backward likewise."""
     return _dense_layer_forward(inputs, weights, bias, precision)[0]
 
 
@@ -171,12 +96,12 @@ def softmax_layer(
     batch: SparseBatch,
     precision: Precision = "float32",
 ) -> PerUser:
-    r"""The last layer and the multinomial log-likelihood of the counts at once, nats per user.
+    r"""Return the multinomial log-likelihood of the counts under the last layer's logits, nats per user.
 
-    $\sum_i x_i \log \mathrm{softmax}(hW + b)_i$, as ``likelihoods.multinomial_log_likelihood`` of the layer's logits.
-    Its gradient $x - n\,\mathrm{softmax}$ is $-\frac{n}{s}(e - \frac{s}{n} x)$ with $e = \exp(\mathrm{logits} - \max)$
-    and s their sum: e is kept as it comes, the few clicked cells are mended in place, and the factor per user goes to
-    the small side of either backward product. The matrix users x items is so written twice in all.
+    $\sum_i x_i \log \mathrm{softmax}(hW + b)_i$, as ``likelihoods.multinomial_log_likelihood`` of these logits. Its
+    gradient $x - n\,\mathrm{softmax}$ is $-\frac{n}{s}(e - \frac{s}{n} x)$ with $e = \exp(\mathrm{logits} - \max)$ and
+    s the sum of e. We store e, overwrite the entries of the clicked items, and apply the factor per user to the smaller
+    operand of each backward product. The users x items matrix is therefore written only twice.
     """
     return _softmax_layer_forward(features, weights, bias, batch, precision)[0]
 
@@ -193,8 +118,8 @@ def _softmax_layer_forward(features, weights, bias, batch, precision):
     explained = jax.ops.segment_sum(batch.counts * clicked, batch.users, users)
     log_likelihood = explained - clicks * (top + jnp.log(total))
     per_click = (total / jnp.maximum(clicks, 1e-6))[batch.users]
-    mended = jnp.exp(clicked - top[batch.users]) - batch.counts * per_click
-    shares = _set_entries(shares.astype(precision), batch, mended.astype(precision))
+    overwritten = jnp.exp(clicked - top[batch.users]) - batch.counts * per_click
+    shares = _set_entries(shares.astype(precision), batch, overwritten.astype(precision))
     return log_likelihood, (features, weights, shares, clicks / total)
 
 
@@ -217,7 +142,7 @@ softmax_layer.defvjp(_softmax_layer_forward, _softmax_layer_backward)
 
 
 def input_values(batch: SparseBatch) -> Float[Array, " entries"]:
-    """``vae.encoder_input`` at the entries alone."""
+    """Return ``vae.encoder_input`` at the entries alone."""
     users = batch.row_starts.shape[0] - 1
     damped = jnp.log1p(batch.counts)
     length = jnp.sqrt(jax.ops.segment_sum(damped**2, batch.users, users))
@@ -233,10 +158,11 @@ def sparse_negative_elbo(
     epoch,
     precision: Precision = "float32",
 ) -> PerUser:
-    """``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
+    """Return ``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.
 
-    The encoder sees what the batch says is seen, scaled up as dropout does it; ``epsilon`` is the noise of z. Without
-    it (None) z is its mean, and all entries should be seen, for nothing is scaled.
+    Args:
+        batch: the encoder reads the entries that are seen, scaled up as dropout does it.
+        epsilon: standard normal noise of z. If None, z is its mean, nothing is scaled, and all entries should be seen.
     """
     values = input_values(batch)
     encoder, decoder = model.encoder, model.decoder
@@ -253,3 +179,33 @@ def sparse_negative_elbo(
     log_likelihood = softmax_layer(decoded, decoder.logits.kernel[...], decoder.logits.bias[...], batch, precision)
     beta = annealed_beta(objective, epoch)
     return -likelihoods.elbo(log_likelihood, likelihoods.gaussian_kl(mean, log_variance), beta)
+
+
+def standard_normal(uniform: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    r"""Return standard normal numbers $\Phi^{-1}(u)$ from uniform ones, $\sqrt 2\, \mathrm{erf}^{-1}(2u - 1)$.
+
+    Of NumPy's float32 u = k / 2^24 the middle of each step is taken, so that k = 0 stays finite.
+    """
+    return jnp.sqrt(2.0) * jax.lax.erf_inv(2.0 * uniform - 1.0 + 2.0**-24)
+
+
+def _sparse_loss(model, batch, objective, *, key, epoch, precision):
+    epsilon = None if key is None else standard_normal(key)
+    return sparse_negative_elbo(model, batch, objective, epsilon=epsilon, epoch=epoch, precision=precision)
+
+
+# The loss that ``training.fit`` is handed with batches of compressed rows, whose noise is uniform numbers: one function
+# for each precision, the same one at every call, so that the compiled loop is found again.
+LOSSES = {precision: partial(_sparse_loss, precision=precision) for precision in PRECISIONS}
+
+
+@partial(jax.jit, static_argnames=("precision",))
+def scores(model: VAE, batch: SparseBatch, *, precision: Precision = "float32") -> Float[Array, "users items"]:
+    """Return the logits of all items at the mean of z, from compressed rows: ``decoder(encoder(counts)[0])``."""
+
+    def layer(linear, inputs):
+        return dense_layer(inputs, linear.kernel[...], linear.bias[...], precision)
+
+    first = model.encoder.hidden
+    features = jnp.tanh(sparse_product(input_values(batch), batch, first.kernel[...]) + first.bias[...])
+    return layer(model.decoder.logits, jnp.tanh(layer(model.decoder.hidden, layer(model.encoder.mean, features))))

@@ -133,7 +133,7 @@ def both_domains(train: TrainingData) -> Interactions:
         picks = sparse.csr_array((np.ones(len(row), np.int32), (row, np.arange(len(row)))), (len(users), len(row)))
         sides.append(sparse.csr_array(picks @ side.counts))
     items = [f"{side.domain}:{item}" for side in (train.source, train.target) for item in side.items]
-    return Interactions("both", beside(*sides, len(train.target.items)), users, np.array(items))
+    return Interactions("both", beside(sides[0], sides[1], len(train.target.items)), users, np.array(items))
 
 
 def _unit_length(rows: sparse.csr_array) -> sparse.csr_array:

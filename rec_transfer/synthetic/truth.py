@@ -4,10 +4,11 @@ They stand in the place of what a method would have to learn, so that an experim
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from rec_transfer.methods import shared_latents
 from rec_transfer.models.factor_model import FactorModel
@@ -23,12 +24,12 @@ class TrueMap(NamedTuple):
     relatedness: float
     bend: float
 
-    def __call__(self, interests):
+    def __call__(self, interests: Float[Array, "*users latent"]) -> Float[Array, "*users latent"]:
         rotation, bends = self.domain.rotation, self.domain.bends
         return self.relatedness * common_interests(interests, rotation, bends, bend=self.bend)
 
     @property
-    def variance(self):
+    def variance(self) -> float:
         return 1 - self.relatedness**2
 
 
@@ -67,9 +68,9 @@ def true_map(world: World) -> FitMethod:
 
     def fit(train: TrainingData, *, key) -> Scorer:
         sides = [oracle.domain_of(world, side.domain) for side in (train.source, train.target)]
-        maps = TruePair(*(TrueMap(side, world.config.relatedness, world.config.bend) for side in sides))
-        items = (FactorModel(side.items, side.item_bias) for side in sides)
+        maps: Any = TruePair(*(TrueMap(side, world.config.relatedness, world.config.bend) for side in sides))
+        here, there = (FactorModel(side.items, side.item_bias) for side in sides)
         clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
-        return shared_latents.SharedTransfer(*items, maps, jnp.asarray(clicks), key)
+        return shared_latents.SharedTransfer(here, there, maps, jnp.asarray(clicks), key)
 
     return fit

@@ -1,53 +1,55 @@
-"""training"""
+"""One training loop: batches, the loop, checkpoints, and several devices. It knows no model."""
 
-from rec_transfer.training.devices import (
-    USERS,
-    all_devices,
-    dealt_out,
-    native_bfloat16,
-    on_each,
-    own_shares,
-    share_of_users,
+from rec_transfer.training.batches import Batches, Chunk, compressed_rows, in_memory
+from rec_transfer.training.checkpoints import (
+    RUN_FORMAT,
+    differing_arrays,
+    digest,
+    named_leaves,
+    read_arrays,
+    read_run,
+    restored,
+    write_arrays,
+    write_run,
 )
-from rec_transfer.training.long_runs import FORMAT, Progress, digest, load_run, run_epochs, save_run
-from rec_transfer.training.loop import Batch, Fitted, Loss, Model, fit, fit_many
-from rec_transfer.training.workers import (
-    ELSEWHERE,
-    GRACE,
-    START,
-    VARIABLES,
-    WorkerLost,
-    connect,
-    free_address,
-    run_workers,
-)
+from rec_transfer.training.devices import USERS, all_devices, local_shares, native_bfloat16, on_each, shard
+from rec_transfer.training.loop import Fitted, Loss, Model, State, epoch, fit, initial_state, mean_loss
+from rec_transfer.training.sparse_batch import SparseBatch, capacity, compress
+from rec_transfer.training.workers import WorkerLost, connect, free_address, run_workers
 
 __all__ = [
-    "ELSEWHERE",
-    "FORMAT",
-    "GRACE",
-    "START",
+    "RUN_FORMAT",
     "USERS",
-    "VARIABLES",
-    "Batch",
+    "Batches",
+    "Chunk",
     "Fitted",
     "Loss",
     "Model",
-    "Progress",
+    "SparseBatch",
+    "State",
     "WorkerLost",
     "all_devices",
+    "capacity",
+    "compress",
+    "compressed_rows",
     "connect",
-    "dealt_out",
+    "differing_arrays",
     "digest",
+    "epoch",
     "fit",
-    "fit_many",
     "free_address",
-    "load_run",
+    "in_memory",
+    "initial_state",
+    "local_shares",
+    "mean_loss",
+    "named_leaves",
     "native_bfloat16",
     "on_each",
-    "own_shares",
-    "run_epochs",
+    "read_arrays",
+    "read_run",
+    "restored",
     "run_workers",
-    "save_run",
-    "share_of_users",
+    "shard",
+    "write_arrays",
+    "write_run",
 ]

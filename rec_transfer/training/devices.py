@@ -1,8 +1,8 @@
 """Many devices, of one process or of several: each computes on its share of the users of every batch.
 
-The trainers stay as they are; one is handed a mesh. Every device holds the parameters, and after each batch the
-gradients are averaged over all of them. Order of users and noise are those of one device, so that the result is the
-same to rounding, whatever the number of devices: a run may go on with another.
+Every device holds all parameters, and after each batch the gradients are averaged over the devices. The order of users
+and the noise are those of one device, so the result is the same to rounding, whatever the number of devices. A run may
+therefore be continued on another number of devices.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-USERS = "users"  # the axis of the mesh along which a batch is dealt out
+USERS = "users"  # the axis of the mesh along which a batch is split
 
 
 def all_devices(number: int | None = None) -> Mesh:
-    """The devices of all processes in a row, or the first so many.
+    """Return a mesh of the devices of all processes in a row, or of the first ``number`` of them.
 
     Raises:
         ValueError: more than there are.
@@ -26,23 +26,18 @@ def all_devices(number: int | None = None) -> Mesh:
     return Mesh(np.asarray(devices[:number]), (USERS,))
 
 
-def share_of_users(mesh: Mesh) -> NamedSharding:
-    """Where the users of a batch go, as many to each device: what ``training.fit`` is handed."""
-    return NamedSharding(mesh, jax.P(USERS))
-
-
 def on_each(mesh: Mesh, tree):
-    """A pytree of arrays, equal in every process, held by every device."""
+    """Return a pytree of arrays, equal in every process, copied to every device."""
     return jax.device_put(tree, NamedSharding(mesh, jax.P()))
 
 
-def own_shares(mesh: Mesh) -> list[int]:
-    """Which shares of a batch the devices of this process take."""
+def local_shares(mesh: Mesh) -> list[int]:
+    """Return which shares of a batch belong to the devices of this process."""
     return [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
 
 
-def dealt_out(mesh: Mesh, tree):
-    """Arrays [steps, own shares, ...] of every process as one [steps, shares, ...], a share on each device."""
+def shard(mesh: Mesh, tree):
+    """Return arrays [steps, shares, ...], a share on each device, from each process's [steps, own shares, ...]."""
     sharding = NamedSharding(mesh, jax.P(None, USERS))
     return jax.tree.map(
         lambda own: jax.make_array_from_process_local_data(sharding, own, (own.shape[0], mesh.size, *own.shape[2:])),
@@ -51,7 +46,7 @@ def dealt_out(mesh: Mesh, tree):
 
 
 def native_bfloat16() -> bool:
-    """Whether bfloat16 products are the processor's own: yes on accelerators, on CPUs what Linux says of them."""
+    """Return whether the processor multiplies bfloat16 itself: accelerators do, of CPUs Linux says so."""
     if jax.default_backend() != "cpu":
         return True
     flags = Path("/proc/cpuinfo")

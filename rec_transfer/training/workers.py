@@ -1,7 +1,7 @@
-"""Processes that train together, on one machine or on many: started, joined, and missed when one is lost.
+"""Processes that train together, on one machine or on many: started, connected, and stopped when one is lost.
 
-Each runs the same script, calls ``connect`` first and hands the mesh to a trainer. A process that dies leaves the
-others waiting for its share of a sum; they are not left to it: ``run_workers`` ends them and says who was lost.
+Each runs the same script, calls ``connect`` first and passes the mesh to a trainer. If a process dies, the others would
+wait forever for its gradients. ``run_workers`` stops them and reports which process was lost.
 """
 
 import os
@@ -27,13 +27,12 @@ class WorkerLost(RuntimeError):
 
 
 def connect() -> Mesh:
-    """Join the workers of this run: called first of all, before anything else of JAX, by each of them.
+    """Return the mesh of the devices of all workers, once this process has joined them.
+
+    Each worker calls it first of all, before anything else of JAX.
 
     Reads what ``run_workers`` set: ``REC_TRANSFER_ADDRESS`` (host:port of worker 0), ``_PROCESSES`` (how many there
     are), ``_WORKER`` (which one this is) and ``_PATIENCE`` (seconds after which a silent one is given up).
-
-    Returns:
-        The mesh of all devices of all of them.
 
     Raises:
         RuntimeError: it was not started as a worker; JAX's own, where not all came in time.
@@ -52,7 +51,7 @@ def connect() -> Mesh:
 
 
 def free_address() -> str:
-    """A port of this machine that is free now, reachable from this machine alone."""
+    """Return the address of a port that is free now, reachable from this machine alone."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{found.getsockname()[1]}"

@@ -254,7 +254,7 @@ def test_a_scorer_is_given_the_target_history_where_the_split_has_one():
     assert shapes == [(20, 30), None]
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_what_cannot_be_measured_is_refused(unchecked):
     split = many(users=4)
     with pytest.raises(ValueError, match=r"scores: got shape \(3, 30\), expected \(4, 30\)"):
         measure(np.zeros((3, 30)), split, key=KEY)

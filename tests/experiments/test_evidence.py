@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "tests" / "reference" / "evidence.csv"
 
 
-PRIVILEGED = ("oracle", "ceiling")
+TOLD = ("oracle", "ceiling")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def beaten(table):
     """Cells in which a method that sees what everybody sees lies above that metric's oracle, beyond its interval."""
     cell = ["world", "source", "target", "seed", "metric"]
     oracle = table[table.method == "oracle: " + table.metric].set_index(cell).value.rename("oracle")
-    open_to_all = table[~table.method.str.startswith(PRIVILEGED)].join(oracle, on=cell)
+    open_to_all = table[~table.method.str.startswith(TOLD)].join(oracle, on=cell)
     assert open_to_all.oracle.notna().all(), "a cell without its oracle"
     return open_to_all[open_to_all.low > open_to_all.oracle]
 
@@ -51,7 +51,7 @@ def test_no_method_beats_the_oracle_beyond_its_interval(stored):
     assert len(beaten(stored)) == 0, beaten(stored).to_string()
     # Nor on average over the worlds, where chance has less room.
     shares = stored.groupby(["world", "metric", "method"]).share.mean()
-    assert shares[~shares.index.get_level_values("method").str.startswith(PRIVILEGED)].max() < 1
+    assert shares[~shares.index.get_level_values("method").str.startswith(TOLD)].max() < 1
 
 
 def test_a_method_above_the_oracle_would_be_found(stored):

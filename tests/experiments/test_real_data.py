@@ -120,9 +120,9 @@ def checked(rows, negatives):
 
 def test_a_pair_in_the_format_of_cdrib_from_files_to_table(small, tmp_path, capsys):
     published_formats.write_cdrib_pair(
-        tmp_path, "films", "books", key=jax.random.key(1), shared=200, private=150, leaks=4, items=1100
+        tmp_path, "films", "books", key=jax.random.key(1), shared=300, private=50, leaks=4, items=1100
     )
-    options = argparse.Namespace(folder=tmp_path, source="films", target="books", shared=200)
+    options = argparse.Namespace(folder=tmp_path, source="films", target="books", shared=300)
     tasks = real_data.tasks_of(options)
     assert [(task["source"], task["target"]) for task in tasks] == [("films", "books"), ("books", "films")]
     rows, log, took = real_data.work(tasks[0])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from rec_transfer.methods import forms
 from rec_transfer.methods.graphs import CHUNK, diffusion, joint_axes, stacked_axes, with_target_history
 from rec_transfer.methods.linear import item_cosine
+from rec_transfer.models import forms
 from rec_transfer.types import History, Interactions, TrainingData
 
 KEY = jax.random.key(0)

@@ -8,9 +8,9 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from rec_transfer.methods import forms
 from rec_transfer.methods.ensembles import with_popularity
 from rec_transfer.methods.linear import ease, ease_weights, emcdr, item_cosine, ridge
+from rec_transfer.models import forms
 from rec_transfer.models.axes import domain_axes
 from rec_transfer.types import History, Interactions, TrainingData
 

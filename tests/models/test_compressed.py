@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from rec_transfer.models import compressed, likelihoods
-from rec_transfer.models.compressed import dense_layer, lay_out, softmax_layer, sparse_product
+from rec_transfer import models, training
+from rec_transfer.models import VAE, VAEConfig, dense_layer, likelihoods, softmax_layer, sparse_product
 
 USERS, ITEMS, HIDDEN = 7, 11, 5
 
@@ -26,7 +26,7 @@ def batch(counts):
 
 
 def one(counts, rows, entries):
-    return jax.tree.map(lambda array: jnp.asarray(array[0]), lay_out(counts, np.asarray(rows)[None], entries))
+    return jax.tree.map(lambda array: jnp.asarray(array[0]), training.compress(counts, np.asarray(rows)[None], entries))
 
 
 def normal(*shape, seed=1):
@@ -36,47 +36,6 @@ def normal(*shape, seed=1):
 def assert_close(found, expected, tolerance=1e-5):
     for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance * float(jnp.abs(right).max()))
-
-
-@pytest.mark.parametrize("hiding", [False, True])
-def test_a_batch_holds_its_users_counts_by_row_and_by_column(counts, hiding):
-    rows = np.array([[3, 0, 3], [6, 2, 1]])
-    visible = (np.arange(np.diff(counts.indptr)[rows].sum()) % 3 > 0) if hiding else None
-    batches, before = lay_out(counts, rows, 40, visible), 0
-    for step, chosen in enumerate(rows):
-        values, users, items, seen, row_starts, by_column, column_starts = (array[step] for array in batches)
-        expected = counts.toarray()[chosen]
-        used = (expected > 0).sum()
-        by_user = sparse.csr_array((values[:used], (users[:used], items[:used])), (3, ITEMS))
-        np.testing.assert_array_equal(by_user.toarray(), expected)
-        if hiding:
-            hidden = ~visible[before : before + used]
-            expected[tuple(part[hidden] for part in np.nonzero(expected))] = 0
-            before += used
-        seen, by_column = seen[: row_starts[-1]], by_column[: row_starts[-1]]
-        by_row = sparse.csr_array((values[seen], items[seen], row_starts), (3, ITEMS))
-        np.testing.assert_array_equal(by_row.toarray(), expected)
-        columns = sparse.csc_array((values[by_column], users[by_column], column_starts), (3, ITEMS))
-        np.testing.assert_array_equal(columns.toarray(), expected)
-        assert not values[used:].any()
-        assert (items[used:] == ITEMS).all()
-
-
-def test_a_batch_without_room_for_its_entries_is_refused(counts):
-    most = counts.nnz
-    with pytest.raises(ValueError, match=f"entries: got room for {most - 1} in a batch, expected at least {most}"):
-        lay_out(counts, np.arange(USERS)[None], most - 1)
-
-
-def test_there_is_room_for_any_batch_of_random_users():
-    # One user in fifty has fifty times the clicks of the others: the tail is what a mean alone would miss.
-    lengths = np.where(np.arange(1000) % 50 == 0, 200, 4)
-    counts = sparse.csr_array(np.arange(300)[None] < lengths[:, None], dtype=np.float32)
-    room = compressed.entries_needed(counts, 100)
-    rng = np.random.default_rng(0)
-    most = max(lengths[rng.permutation(1000)[:100]].sum() for _ in range(2000))
-    assert most <= room < 0.5 * np.sort(lengths)[-100:].sum() + most
-    assert compressed.entries_needed(counts, 1000) == lengths.sum()
 
 
 def test_the_sparse_product_and_its_gradient_are_the_dense_ones(counts, batch):
@@ -135,3 +94,11 @@ def test_in_bfloat16_the_softmax_layer_is_close_to_float32(counts, batch):
     run = jax.value_and_grad(lambda h, w, b, p: softmax_layer(h, w, b, batch, p).sum(), argnums=(0, 1, 2))
     assert_close(run(*arguments, "bfloat16"), run(*arguments, "float32"), tolerance=3e-2)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(run(*arguments, "bfloat16")))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_scores_are_the_logits_of_the_dense_network_at_the_mean(counts, batch, precision, tolerance):
+    model = VAE(ITEMS, VAEConfig(latent=3, hidden=HIDDEN), key=jax.random.key(0))
+    model.decoder.logits.bias[...] = normal(ITEMS)
+    expected = model.decoder(model.encoder(jnp.asarray(models.dense(counts)))[0])
+    assert_close(models.scores(model, batch, precision=precision), expected, tolerance)

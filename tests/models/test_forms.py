@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from rec_transfer.methods import factors, forms
+from rec_transfer.models import axes as axes_of
+from rec_transfer.models import forms
 from rec_transfer.types import Interactions, TrainingData
 
 KEY = jax.random.key(0)
@@ -108,7 +109,7 @@ def low_rank(users, items, rank, seed=0):
 def test_axes_are_those_of_the_exact_decomposition_whichever_side_is_smaller(users, items, middle, exact):
     rows = low_rank(users, items, 4)
     mean = rows.mean(axis=0) if middle == "mean" else np.zeros(items)
-    right, singular = factors.leading_axes(rows, mean, 5, key=KEY, exact=exact, tolerance=1e-5)
+    right, singular = axes_of.leading_axes(rows, mean, 5, key=KEY, exact=exact, tolerance=1e-5)
     _, expected, axes = np.linalg.svd(rows.toarray() - mean, full_matrices=False)
     np.testing.assert_allclose(singular, expected[:5], rtol=1e-4)
     np.testing.assert_allclose(np.abs(np.sum(right * axes[:5].T, axis=0)), 1.0, atol=1e-3)
@@ -117,7 +118,7 @@ def test_axes_are_those_of_the_exact_decomposition_whichever_side_is_smaller(use
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
 def test_an_iterated_axis_is_an_eigenvector_up_to_the_tolerance(tolerance):
     rows = low_rank(400, 300, 20)
-    right, singular = factors.leading_axes(rows, np.zeros(300), 40, key=KEY, exact=0, tolerance=tolerance)
+    right, singular = axes_of.leading_axes(rows, np.zeros(300), 40, key=KEY, exact=0, tolerance=tolerance)
     gram = (rows.T @ rows).toarray()
     residual = np.linalg.norm(gram @ right - right * singular**2, axis=0)
     assert residual.max() <= 1.01 * tolerance * singular[0] ** 2
@@ -131,7 +132,7 @@ def test_an_iterated_axis_is_an_eigenvector_up_to_the_tolerance(tolerance):
 def test_rows_of_a_lower_rank_than_the_axes_asked_for_have_singular_values_of_zero():
     rng = np.random.default_rng(1)
     rows = sparse.csr_array(rng.normal(size=(300, 3)) @ rng.normal(size=(3, 200)))
-    right, singular = factors.leading_axes(rows, np.zeros(200), 20, key=KEY, exact=0)
+    right, singular = axes_of.leading_axes(rows, np.zeros(200), 20, key=KEY, exact=0)
     exact = np.linalg.svd(rows.toarray(), compute_uv=False)
     np.testing.assert_allclose(singular[:3], exact[:3], rtol=1e-4)
     assert singular[3:].max() < 1e-2 * singular[0]
@@ -139,17 +140,17 @@ def test_rows_of_a_lower_rank_than_the_axes_asked_for_have_singular_values_of_ze
 
 
 def test_coordinates_are_projections_and_of_length_one_where_the_form_says_so(films):
-    free = factors.domain_axes(forms.centred(forms.log_scaled), 3)(films, key=KEY)
+    free = axes_of.domain_axes(forms.centred(forms.log_scaled), 3)(films, key=KEY)
     centred = forms.log_scaled(films.counts).toarray()
     centred -= centred.mean(axis=0)
-    np.testing.assert_allclose(factors.coordinates(free, films.counts, 2), centred @ free.right[:, :2], atol=1e-12)
-    unit = factors.domain_axes(forms.normalised_graph, 3)(films, key=KEY)
+    np.testing.assert_allclose(axes_of.coordinates(free, films.counts, 2), centred @ free.right[:, :2], atol=1e-12)
+    unit = axes_of.domain_axes(forms.normalised_graph, 3)(films, key=KEY)
     clicked = films.counts.sum(axis=1) > 0
     assert 90 < clicked.sum() < 100
-    np.testing.assert_allclose(np.linalg.norm(factors.coordinates(unit, films.counts, 2), axis=1), 1.0 * clicked)
+    np.testing.assert_allclose(np.linalg.norm(axes_of.coordinates(unit, films.counts, 2), axis=1), 1.0 * clicked)
 
 
 def test_axes_are_computed_once_per_domain_and_key(films):
-    axes = factors.domain_axes(forms.normalised_graph, 3)
+    axes = axes_of.domain_axes(forms.normalised_graph, 3)
     assert axes(films, key=KEY) is axes(films, key=KEY)
     assert axes(Interactions("films", films.counts, films.users, films.items), key=KEY) is not axes(films, key=KEY)

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy import sparse
 
-from rec_transfer import models, training
+from rec_transfer import models
 from rec_transfer.models import likelihoods, train, vae
 from rec_transfer.models.train import posterior, train_vae
 from rec_transfer.models.vae import VAE, Objective, VAEConfig, negative_elbo
@@ -235,35 +235,9 @@ def test_the_training_loss_falls_and_is_deterministic_in_the_key(split, vae_conf
     assert not np.array_equal(first.training_loss, other.training_loss)
 
 
-def test_the_trainer_is_given_every_setting_and_a_key_of_its_own(monkeypatch):
-    config = VAEConfig(latent=2, hidden=5, beta=0.3, anneal_epochs=4, epochs=6, batch_size=7, learning_rate=0.8)
-    calls = []
-
-    def fit(model, loss, data, **settings):
-        calls.append((model, loss, data, settings))
-        return training.Fitted(model, jnp.zeros(1), jnp.zeros(1), jnp.array(1))
-
-    monkeypatch.setattr(training, "fit", fit)
-    counts = np.array([[1, 0, 4], [2, 2, 0]])
-    keys = []
-    for seed in (1, 2):
-        train_vae(sparse.csr_array(counts), key=jax.random.key(seed), config=config)
-        model, loss, data, settings = calls.pop()
-        assert (model.items, model.config, loss) == (3, config, negative_elbo)
-        np.testing.assert_array_equal(data, counts)
-        keys.append(np.asarray(jax.random.key_data(settings.pop("key"))).tolist())
-        assert settings == {"context": Objective(0.3, 4), "epochs": 6, "batch_size": 7, "learning_rate": 0.8}
-    assert keys[0] != keys[1]
-
-
 def test_negative_counts_are_refused():
     with pytest.raises(ValueError, match=r"counts: got a negative entry \(-2\), expected counts of events"):
         train_vae(sparse.csr_array(np.array([[1, -2], [0, 3]])), key=jax.random.key(0), config=CONFIG)
-
-
-def test_nobody_to_train_on_is_refused(vae_config):
-    with pytest.raises(ValueError, match=r"data: got arrays with \[0\] users, expected one number of at least 1"):
-        train_vae(sparse.csr_array((0, 30), dtype=np.int32), key=jax.random.key(0), config=vae_config)
 
 
 def test_a_posterior_encoded_in_chunks_has_the_same_values(monkeypatch):

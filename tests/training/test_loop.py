@@ -1,5 +1,7 @@
 """The trainer does what AdamW on shuffled minibatches does, and modules of flax stay plain pytrees for it."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 from flax import nnx
 
 from rec_transfer import training
-from rec_transfer.training import loop
 
 KEY = jax.random.key(0)
 EMPTY = {"x": jnp.zeros((0, 2)), "y": jnp.zeros((0, 1))}
@@ -117,6 +118,66 @@ def test_training_reaches_least_squares():
     assert fitted.training_loss[0] > 10 * fitted.training_loss[-1]
 
 
+# --- the same numbers as the loop written out
+
+
+def noisy_error(model, batch, context, *, key, epoch):
+    noise = 0.0 if key is None else context * jax.random.normal(key, batch["y"].shape)
+    return jnp.sum((model(batch["x"]) + noise - batch["y"]) ** 2, axis=-1) / (1 + epoch)
+
+
+@jax.jit
+def by_hand(model, data, held_out, key):
+    """AdamW over shuffled minibatches with early stopping, all in two scans: 4 epochs of 53 users by 20."""
+    optimizer = optax.adamw(optax.cosine_decay_schedule(0.05, 12), weight_decay=0.1)
+
+    def mean(model, batch, key, epoch):
+        return jnp.mean(noisy_error(model, batch, 0.1, key=key, epoch=epoch))
+
+    def step(carry, inputs):
+        (model, state), (rows, key, epoch) = carry, inputs
+        batch = jax.tree.map(lambda array: array[rows], data)
+        value, gradient = jax.value_and_grad(mean)(model, batch, key, epoch)
+        updates, state = optimizer.update(gradient, state, model)
+        return (optax.apply_updates(model, updates), state), value
+
+    def one_epoch(carry, inputs):
+        key, number = inputs
+        shuffle, noise = jax.random.split(key)
+        rows = jnp.resize(jax.random.permutation(shuffle, 53), (3, 20))
+        carry, losses = jax.lax.scan(step, carry, (rows, jax.random.split(noise, 3), number + jnp.arange(3) / 3))
+        return carry, (jnp.mean(losses), mean(carry[0], held_out, None, number + 1.0), carry[0])
+
+    return jax.lax.scan(one_epoch, (model, optimizer.init(model)), (jax.random.split(key, 4), jnp.arange(4)))[1]
+
+
+def test_order_noise_steps_and_losses_are_those_of_the_loop_written_out():
+    data, held_out = regression(), regression(20, seed=1)
+    training_loss, validation_loss, models = by_hand(line(), data, held_out, jax.random.key(7))
+    fitted = training.fit(
+        line(), noisy_error, data, key=jax.random.key(7), epochs=4, batch_size=20, learning_rate=0.05,
+        weight_decay=0.1, context=0.1, validation=held_out,
+    )  # fmt: skip
+    np.testing.assert_allclose(fitted.training_loss, training_loss, rtol=1e-6)
+    np.testing.assert_allclose(fitted.validation_loss, validation_loss, rtol=1e-6)
+    assert fitted.epoch == np.argmin(validation_loss) + 1
+    for one, many in zip(leaves(fitted.model), leaves(models), strict=True):
+        np.testing.assert_allclose(one, many[int(fitted.epoch) - 1], rtol=1e-6)
+
+
+def test_epochs_one_by_one_are_a_fit():
+    data, key = regression(), jax.random.key(3)
+    fitted = training.fit(line(), squared_error, data, key=key, epochs=4, batch_size=20, learning_rate=0.05)
+    batches, state, losses = training.in_memory(data, 20), training.initial_state(line()), []
+    for number in range(4):
+        state, loss = training.epoch(
+            state, squared_error, batches, key=key, number=number, epochs=4, learning_rate=0.05
+        )
+        losses.append(loss)
+    assert_same_bits(state.model, fitted.model)
+    np.testing.assert_array_equal(losses, fitted.training_loss)
+
+
 # --- epochs and batches
 
 
@@ -213,16 +274,6 @@ def test_training_is_deterministic_in_its_key_and_leaves_the_model_handed_in_alo
     assert not np.array_equal(first.model.kernel[...], model.kernel[...])
 
 
-def test_seeds_may_be_vmapped():
-    model, data = line(), regression()
-    keys = jax.random.split(KEY, 3)
-    together = jax.vmap(lambda key: fit_line(model, data, key))(keys)
-    for seed in range(3):
-        alone = fit_line(model, data, keys[seed])
-        for one, other in zip(leaves(alone), leaves(together), strict=True):
-            np.testing.assert_allclose(other[seed], one, rtol=1e-4, atol=1e-5)
-
-
 TRACED = []
 
 
@@ -236,7 +287,7 @@ def test_the_compiled_loop_is_found_again_for_another_seed_data_and_learning_rat
         data = jnp.full(4, float(seed))
         return training.fit(
             jnp.float32(0.0), counts_its_traces, data, key=jax.random.key(seed), epochs=2, batch_size=2,
-            learning_rate=0.1 * seed,
+            learning_rate=0.1 * seed, weight_decay=0.01 * seed, validation=data,
         )  # fmt: skip
 
     run(1)
@@ -274,62 +325,111 @@ def test_no_epochs_or_empty_batches_are_refused(epochs, batch_size):
         )
 
 
-# --- many seeds or variants
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 5, "data": training.in_memory(regression(), 5)}])
+def test_a_batch_size_belongs_to_arrays_and_to_nothing_else(settings):
+    settings = {"data": regression()} | settings
+    with pytest.raises(ValueError, match=r"batch_size( and mesh)?: got (None|5)"):
+        training.fit(line(), squared_error, settings.pop("data"), key=KEY, epochs=1, learning_rate=0.1, **settings)
 
 
-def pulled_line(model, batch, pull, *, key, epoch):
-    noise = 0.0 if key is None else 0.1 * jax.random.normal(key, (len(batch["x"]), 1))
-    return jnp.sum((model(batch["x"]) + noise - pull * batch["y"]) ** 2, axis=-1)
+# --- patience and checkpoints
 
 
-def variants(number=3):
-    models = [jax.tree.map(lambda leaf, by=by: leaf + by, line()) for by in range(number)]
-    return models, jax.random.split(KEY, number)
-
-
-@pytest.mark.parametrize("together", [False, True, None])
-@pytest.mark.parametrize("validation", [None, regression(20, seed=1)])
-def test_many_variants_are_trained_as_each_alone(together, validation):
-    (models, keys), data = variants(), regression()
-    settings = {"epochs": 6, "batch_size": 20, "validation": validation}
-    rates, decays, pulls = [0.05, 0.1, 0.01], [0.0, 0.1, 1.0], [1.0, -1.0, 2.0]
-    found = training.fit_many(
-        models, pulled_line, data, keys=keys, learning_rate=rates, weight_decay=decays, contexts=pulls,
-        together=together, **settings,
+def run(epochs=20, towards=-1.0, **settings):
+    """Training pulls from 0 to 10, .05 a step on average; the optimum of the users held out is ``towards``."""
+    if "patience" in settings:
+        settings["validation"] = jnp.full(2, towards)
+    return training.fit(
+        jnp.float32(0.0), distance, jnp.full(6, 10.0), key=KEY, epochs=epochs, batch_size=3, learning_rate=0.1,
+        **settings,
     )  # fmt: skip
-    assert len(found) == 3
-    for place, fitted in enumerate(found):
-        alone = training.fit(
-            models[place], pulled_line, data, key=keys[place], learning_rate=rates[place],
-            weight_decay=decays[place], context=pulls[place], **settings,
-        )  # fmt: skip
-        assert isinstance(fitted.model, nnx.Linear)
-        for one, other in zip(leaves(fitted), leaves(alone), strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("backend", "loops"), [("cpu", 3), ("gpu", 1)])
-def test_variants_are_trained_in_turn_on_a_cpu_and_together_on_an_accelerator(backend, loops, monkeypatch):
-    (models, keys), data, calls, whole = variants(), regression(), [], loop._fit
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(loop, "_fit", lambda *given, **settings: calls.append(1) or whole(*given, **settings))
-    training.fit_many(models, squared_error, data, keys=keys, epochs=2, batch_size=20, learning_rate=0.1)
-    assert len(calls) == loops
+@pytest.mark.parametrize(("patience", "more"), [(3, 3), (1, 1)])
+def test_patience_counts_from_the_best_epoch(patience, more):
+    whole = run(validation=jnp.full(2, 1.0))
+    stopped = run(patience=patience, towards=1.0)
+    assert stopped.epoch == whole.epoch > 1
+    assert len(stopped.training_loss) == int(whole.epoch) + more
+    assert stopped.model == whole.model
+
+
+def test_the_model_as_handed_in_is_returned_when_patience_ends_on_it():
+    fitted = run(patience=2)
+    assert (fitted.model, fitted.epoch, len(fitted.training_loss)) == (0.0, 0, 2)
+
+
+def epochs_in(path):
+    return len(training.read_arrays(path, format=training.RUN_FORMAT)[0]["losses"])
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopping_after(batches, epochs):
+    """The same batches, which give out at an epoch."""
+
+    def chunks(key, number, of):
+        if number == epochs:
+            raise StoppedError
+        return batches.chunks(key, number, of)
+
+    return batches._replace(chunks=chunks)
+
+
+@pytest.mark.parametrize(("every", "stop", "kept"), [(1, 5, 5), (3, 5, 3), (3, 8, 8), (5, 4, None)])
+def test_a_run_goes_on_from_the_last_checkpoint_with_the_same_bits(tmp_path, every, stop, kept):
+    path, batches = tmp_path / "run", training.in_memory(regression(), 20)
+    held_out = training.in_memory(regression(20, seed=1), 20)
+    settings = {"key": KEY, "epochs": 8, "learning_rate": 0.05, "validation": held_out, "context": 0.1}
+    expected = training.fit(line(), noisy_error, batches, **settings)
+    settings |= {"checkpoint": path, "checkpoint_every": every}
+    if stop < 8:
+        with pytest.raises(StoppedError):
+            training.fit(line(), noisy_error, stopping_after(batches, stop), **settings)
+    else:
+        training.fit(line(), noisy_error, batches, **settings)
+    assert path.exists() == (kept is not None)
+    if kept is not None:
+        assert epochs_in(path) == kept
+        with pytest.raises(StoppedError) if kept < 8 else contextlib.nullcontext():
+            training.fit(line(), noisy_error, stopping_after(batches, kept), **settings)  # it begins where it stood
+    assert_same_bits(training.fit(line(), noisy_error, batches, **settings), expected)
+    assert epochs_in(path) == 8  # the last is always written
+    assert_same_bits(training.fit(line(), noisy_error, stopping_after(batches, 0), **settings), expected)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "differing"),
     [
-        ({"models": []}, "models: got 0 with {'keys': 3, 'contexts': 0, 'learning_rate': 0"),
-        ({"keys": jax.random.split(KEY, 2)}, "models: got 3 with {'keys': 2, 'contexts': 3"),
-        ({"contexts": [1.0]}, "models: got 3 with {'keys': 3, 'contexts': 1,"),
-        ({"learning_rate": [0.1, 0.2]}, "'learning_rate': 2, 'weight_decay': 3}, expected at least one, and one"),
-        ({"epochs": 0}, "epochs and batch_size: got 0 and 20"),
-        ({"data": EMPTY}, "data: got arrays with"),
+        ({"key": jax.random.key(6)}, r"\['key'\]"),
+        ({"data": regression(seed=2)}, r"\['data'\]"),
+        ({"epochs": 3}, r"\['epochs'\]"),
+        ({"learning_rate": 0.1}, r"\['learning_rate'\]"),
+        ({"model": jax.tree.map(lambda leaf: 2 * leaf, line())}, r"\['model'\]"),
+        ({"identity": {"loss": "another"}}, r"\['loss'\]"),
     ],
 )
-def test_variants_that_do_not_fit_together_are_refused(change, message):
-    models, keys = variants()
-    arguments = {"models": models, "data": regression(), "keys": keys, "epochs": 2, "learning_rate": 0.1} | change
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, differing):
+    given = {"model": line(), "data": regression(), "key": KEY, "epochs": 2, "learning_rate": 0.05}
+    settings = {"loss": squared_error, "batch_size": 20, "checkpoint": tmp_path / "run.safetensors"}
+    training.fit(**given, **settings)
+    with pytest.raises(ValueError, match=f"run.safetensors: checkpoint of another run, which differs in {differing}"):
+        training.fit(**(given | change), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patience": 0}, "patience: got 0, expected at least 1 and users held out"),
+        ({"checkpoint_every": 0}, "checkpoint_every: got 0, expected at least 1"),
+    ],
+)
+def test_settings_without_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        training.fit_many(arguments.pop("models"), squared_error, arguments.pop("data"), batch_size=20, **arguments)
+        run(epochs=3, **settings)
+    with pytest.raises(ValueError, match="patience: got 2, expected at least 1 and users held out"):
+        training.fit(
+            line(), squared_error, regression(), key=KEY, epochs=1, batch_size=5, learning_rate=1.0, patience=2
+        )

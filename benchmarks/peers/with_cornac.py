@@ -4,12 +4,11 @@ It trains without dropout, annealing, decay of the step size or shuffling, reads
 loss.
 """
 
-import worker
-from clicks import HIDDEN, LATENT
 from cornac.data import Dataset
 from cornac.eval_methods.base_method import ranking_eval
 from cornac.metrics import NDCG
 from cornac.models import VAECF
+from harness.clicks import HIDDEN, LATENT
 
 
 def dataset(matrix, users, items):
@@ -33,7 +32,3 @@ class Trainer:
     def rank(self):
         average, _ = ranking_eval(self.model, [NDCG(k=100)], self.train, self.held_out)
         return float(average[0])
-
-
-if __name__ == "__main__":
-    worker.main(Trainer)

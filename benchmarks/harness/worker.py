@@ -11,17 +11,19 @@ import os
 import resource
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from clicks import Size, load
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # benchmarks/, for ``harness`` and ``peers``
+from harness.clicks import Size, load  # noqa: E402 - after the path
 
 SIDE = 2000  # of the square matrices whose product is the ceiling
 
 
-def main(make_trainer) -> None:
-    """Run a trainer as the command line says: one whole run (``--epochs``), or requests until stdin ends."""
+def main() -> None:
+    """Run a trainer of ``peers`` as the command line says: a whole run (``--epochs``), or requests until stdin ends."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("peer", help="a file of peers/, without .py")
     parser.add_argument("--size", type=int, nargs=3, required=True, metavar=("USERS", "ITEMS", "CLICKS"))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--variant", default="")
@@ -31,7 +33,9 @@ def main(make_trainer) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     clicks = load(arguments.folder, Size(*arguments.size))
-    trainer = make_trainer(clicks, arguments.variant, arguments.epochs or arguments.planned)
+    trainer = import_module(f"peers.{arguments.peer}").Trainer(
+        clicks, arguments.variant, arguments.epochs or arguments.planned
+    )
     if arguments.epochs:
         loss = _epochs(trainer, arguments.epochs)
         print(json.dumps({"loss": loss, "ndcg": trainer.rank(), "peak": peak()}), file=answers)
@@ -66,3 +70,7 @@ def _answer(trainer, request):
 def peak() -> int:
     """Largest resident set of this process so far, bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

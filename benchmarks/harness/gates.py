@@ -1,13 +1,13 @@
 """The bounds that ``make bench`` holds its figures to, and the tables it prints."""
 
-from rounds import Gate
+from harness.rounds import Gate
 
 PARTS = ("epochs", "growth", "whole", "log", "memory")
-PLAIN, RECBOLE, CORNAC = "peer_torch:dense-float32", "peer_recbole:", "peer_cornac:"
+PLAIN, RECBOLE, CORNAC = "with_torch:dense-float32", "with_recbole:", "with_cornac:"
 NAMES = {
     PLAIN: "PyTorch loop, dense batches from compressed rows",
-    "peer_torch:sparse-float32": "PyTorch, compressed first layer, fused Adam",
-    "peer_torch:sparse-bfloat16": "the same under bfloat16 autocast",
+    "with_torch:sparse-float32": "PyTorch, compressed first layer, fused Adam",
+    "with_torch:sparse-bfloat16": "the same under bfloat16 autocast",
     RECBOLE: "RecBole MultiVAE",
     CORNAC: "Cornac VAECF",
     "ours:float32": "rec_transfer, float32",

@@ -11,7 +11,9 @@ from scipy import sparse
 
 CLICKS, HELD_OUT = 60, 0.2  # a user's mean clicks; the share of them kept for ranking: 48 to train on
 TASTES = 16
+TRAINED = round(CLICKS * (1 - HELD_OUT))  # a user's mean clicks to train on
 HIDDEN, LATENT = 600, 200  # Mult-VAE I-600-200 (Liang et al. 2018)
+NETWORK = {"latent": LATENT, "hidden": HIDDEN, "dropout": 0.5, "batch_size": 500}
 CHUNK = 500
 
 
@@ -63,6 +65,18 @@ def _matrix(users, items, size):
     matrix = sparse.csr_array((np.ones(len(users), np.float32), (users, items)), shape=(size.users, size.items))
     matrix.sum_duplicates()
     return matrix
+
+
+def popular_clicks(users: int, items: int, seed: int = 0) -> sparse.csr_array:
+    """Counts of clicks, users x items, drawn with replacement by popularity alone (1/rank): quick at any size."""
+    rng = np.random.default_rng(seed)
+    popularity = np.cumsum(1 / np.arange(1, items + 1))
+    drawn = np.searchsorted(popularity, rng.random(users * TRAINED) * popularity[-1])
+    counts = sparse.csr_array(
+        (np.ones(users * TRAINED, np.float32), drawn.astype(np.int32), TRAINED * np.arange(users + 1)), (users, items)
+    )
+    counts.sum_duplicates()
+    return counts
 
 
 def first_weights(items: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -12,8 +12,7 @@ import warnings
 
 import numpy as np
 import torch
-import worker
-from clicks import HIDDEN, LATENT, first_weights
+from harness.clicks import HIDDEN, LATENT, first_weights
 from torch import nn
 from torch.nn import functional as F
 
@@ -164,7 +163,3 @@ class Trainer:
         start = time.perf_counter()
         left @ right
         return time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    worker.main(Trainer)

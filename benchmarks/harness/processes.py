@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from clicks import Size
-from rounds import ENOUGH, Round, quiet
+from harness.clicks import Size
+from harness.rounds import ENOUGH, Round, quiet
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]  # benchmarks/
 BUILD = HERE.parent / "build"
 PEERS = BUILD / "bench-venv/bin/python"
 TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -24,7 +24,8 @@ def command(name: str, size: Size, *more: str) -> list[str]:
     folder = str(BUILD / "bench-data")
     return [
         python,
-        str(HERE / f"{file}.py"),
+        str(HERE / "harness" / "worker.py"),
+        file,
         "--size",
         *map(str, size),
         "--folder",

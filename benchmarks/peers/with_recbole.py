@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import worker
-from clicks import HIDDEN, LATENT
+from harness.clicks import HIDDEN, LATENT
 
 for old, new in {"float_": np.float64, "int_": np.int64, "bool8": np.bool_, "complex_": np.complex128,
                  "unicode_": np.str_, "string_": np.bytes_, "object0": np.object_}.items():  # fmt: skip
@@ -66,7 +65,3 @@ class Trainer:
 
     def rank(self):
         return float(self.trainer.evaluate(self.test, load_best_model=False)["ndcg@100"])
-
-
-if __name__ == "__main__":
-    worker.main(Trainer)

@@ -1,0 +1,1 @@
+"""One implementation a file, each with a class ``Trainer`` as ``harness.worker`` describes it."""
