@@ -36,7 +36,7 @@ class Axes(NamedTuple):
 FitAxes = Callable[..., Axes]  # fit(domain, *, key) -> Axes
 
 
-def domain_axes(form: FitForm, number: int) -> FitAxes:
+def domain_axes(form: FitForm, number: int, *, tolerance: float = TOLERANCE) -> FitAxes:
     """Return ``fit(domain, *, key) -> Axes``, computed once per domain and key and kept while the domain lives.
 
     Candidates that differ in the number of factors share one such function, made for the largest of them.
@@ -44,11 +44,12 @@ def domain_axes(form: FitForm, number: int) -> FitAxes:
     Args:
         form: what the counts are turned into.
         number: axes computed, or all there are.
+        tolerance: see ``leading_axes``; with a looser one, which is faster, the last axes are rough.
     """
 
     def fit(domain: Interactions, *, key: Key) -> Axes:
         rows, mean, unit = form(domain)
-        right, singular = leading_axes(rows(domain.counts), mean, number, key=key)
+        right, singular = leading_axes(rows(domain.counts), mean, number, key=key, tolerance=tolerance)
         return Axes(rows, mean, unit, right, singular)
 
     return once_per_key(fit)
