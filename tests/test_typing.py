@@ -9,7 +9,7 @@ import rec_transfer
 
 PACKAGE = Path(rec_transfer.__file__).parent
 # Rooms and files whose public functions say what they take and return; the list only grows.
-TYPED = ("data", "keys", "maps", "plotting", "synthetic", "types")
+TYPED = ("data", "evaluation", "keys", "maps", "methods", "models", "plotting", "synthetic", "training", "types")
 
 
 def told_names(source):

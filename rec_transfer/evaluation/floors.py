@@ -7,7 +7,7 @@ from rec_transfer.types import History, Key, Scorer, TrainingData
 
 
 def fit_random(train: TrainingData, *, key: Key) -> Scorer:
-    """Every item equally good: scores drawn anew for each user."""
+    """Fit nothing: every item is equally good, and scores are sampled anew for each user."""
 
     def score(history: History) -> np.ndarray:
         return numpy_generator(key).random((history.source.shape[0], len(train.target.items)))
@@ -16,7 +16,7 @@ def fit_random(train: TrainingData, *, key: Key) -> Scorer:
 
 
 def fit_popularity(train: TrainingData, *, key: Key) -> Scorer:
-    """The same list for everybody: items by clicks of all training users of the target domain."""
+    """Rank items by the clicks of all training users of the target domain: the same list for everybody."""
     clicks = np.asarray(train.target.counts.sum(axis=0), float)
 
     def score(history: History) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What is hidden from training, and what a method sees of the users asked about: one function per protocol."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,9 @@ class ColdStart(NamedTuple):
         )
 
 
-def cold_start(interactions: dict[str, Interactions], *, test_users, key: Key) -> ColdStart:
+def cold_start(
+    interactions: dict[str, Interactions], *, test_users: int | Sequence[str] | np.ndarray, key: Key
+) -> ColdStart:
     """Split a platform by user: hide users from training, and split their clicks into a hidden and a reference half.
 
     Test users leave the training rows of *every* domain, so that one VAE per domain serves all directions and none has

@@ -66,7 +66,7 @@ def coordinates(axes: Axes, counts: sparse.csr_array, number: int) -> Float[np.n
 
 def leading_axes(
     rows: sparse.csr_array, mean: np.ndarray, number: int, *, key: Key, exact: int = EXACT, tolerance: float = TOLERANCE
-):
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Return the first right singular vectors of $R - 1 \bar r^\top$ [items, axes] and their singular values.
 
     The Gram matrix G of the smaller side is decomposed; nothing is centred in memory. Up to ``exact`` users or items,

@@ -6,7 +6,7 @@ each batch by rows and by columns. The likelihood reads the counts at their entr
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,7 @@ def sparse_negative_elbo(
     objective: Objective,
     *,
     epsilon: Float[Array, "users latent"] | None,
-    epoch,
+    epoch: Any,
     precision: Precision = "float32",
 ) -> PerUser:
     """Return ``vae.negative_elbo`` of a batch of compressed rows: the same value and gradient, nats per user.

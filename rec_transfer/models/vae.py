@@ -1,7 +1,7 @@
 """The variational autoencoder of one domain: counts of a user -> a Gaussian over interests -> logits over items."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from rec_transfer.keys import named_keys
 from rec_transfer.models import likelihoods
 from rec_transfer.types import Counts, Key, Logits, PerUser
 
+Latents: TypeAlias = Float[Array, "*users latent"]
+Epoch: TypeAlias = Any  # a number of epochs with its fraction, traced or not
 INPUT_NORM = 3.0  # the length every user's input is scaled to: activity must not saturate the tanh layer
 
 
@@ -39,7 +41,7 @@ class VAEConfig:
 
 
 def encoder_input(counts: Counts) -> Counts:
-    r"""$\log(1 + x)$ scaled to length 3, so that the taste is read and not the activity; zero stays zero."""
+    r"""Return $\log(1 + x)$ scaled to length 3, so that the taste is read and not the activity; zero stays zero."""
     damped = jnp.log1p(counts)
     length = jnp.linalg.norm(damped, axis=-1, keepdims=True)
     return INPUT_NORM * damped / jnp.maximum(length, 1e-6)
@@ -54,8 +56,8 @@ class Encoder(nnx.Module):
         self.log_variance = nnx.Linear(config.hidden, config.latent, rngs=rngs)
         self.dropout = nnx.Dropout(config.dropout)
 
-    def __call__(self, counts: Counts, *, key: Key | None = None):
-        """Mean and log-variance [users, latent]; a key switches dropout on (training)."""
+    def __call__(self, counts: Counts, *, key: Key | None = None) -> tuple[Latents, Latents]:
+        """Return mean and log-variance [users, latent]; a key switches dropout on (training)."""
         inputs = self.dropout(encoder_input(counts), deterministic=key is None, rngs=key)
         features = jnp.tanh(self.hidden(inputs))
         return self.mean(features), self.log_variance(features)
@@ -83,8 +85,8 @@ class VAE(nnx.Module):
         self.config = config
 
 
-def reparameterize(mean, log_variance, *, key: Key):
-    r"""$z = \mu + \sigma \odot \epsilon$, $\epsilon \sim N(0, I)$, $\sigma = e^{\log\sigma^2 / 2}$."""
+def reparameterize(mean: Float[Array, "..."], log_variance: Float[Array, "..."], *, key: Key) -> Float[Array, "..."]:
+    r"""Return a sample $z = \mu + \sigma \odot \epsilon$, $\epsilon \sim N(0, I)$, $\sigma = e^{\log\sigma^2 / 2}$."""
     return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
 
 
@@ -95,14 +97,17 @@ class Objective(NamedTuple):
     anneal_epochs: float
 
 
-def annealed_beta(objective: Objective, epoch):
-    """The KL term's weight at an epoch (with its fraction)."""
+def annealed_beta(objective: Objective, epoch: Epoch) -> Epoch:
+    """Return the weight of the KL term at an epoch (with its fraction)."""
     annealed = jnp.where(objective.anneal_epochs > 0, epoch / jnp.maximum(objective.anneal_epochs, 1e-6), 1.0)
     return objective.beta * jnp.clip(annealed, 0.0, 1.0)
 
 
-def negative_elbo(model: VAE, counts: Counts, objective: Objective, *, key: Key | None, epoch) -> PerUser:
-    r"""$-[\log p(x \mid z) - \beta(\text{epoch})\, KL]$, nats per user, with one sample z (the mean if key is None)."""
+def negative_elbo(model: VAE, counts: Counts, objective: Objective, *, key: Key | None, epoch: Epoch) -> PerUser:
+    r"""Return $-[\log p(x \mid z) - \beta(\text{epoch})\, KL]$, nats per user, with one sample z.
+
+    Without a key z is the mean, and nothing is dropped.
+    """
     if key is None:
         mean, log_variance = model.encoder(counts)
         latent = mean

@@ -89,7 +89,7 @@ def _shuffled(key, number, *, epochs, users, steps, batch_size):
     return rows, jax.random.split(purposes["noise"], steps)
 
 
-def rows_of_step(data, index):
+def rows_of_step(data: Any, index: Any) -> Any:
     """Return the rows of arrays in memory that a step reads, and its key."""
     arrays, rows, keys = data
     return jax.tree.map(lambda array: array[rows[index]], arrays), keys[index]
@@ -155,7 +155,14 @@ def compressed_rows(
     )  # fmt: skip
 
 
-def shares_of(counts, rows, entries, seen, uniform, own: list[int]):
+def shares_of(
+    counts: sparse.csr_array,
+    rows: np.ndarray,
+    entries: int,
+    seen: np.ndarray,
+    uniform: np.ndarray,
+    own: list[int],
+) -> Any:
     """Return batches and noise [steps, own shares, ...] of rows [steps, shares, users].
 
     Dropout and noise were drawn for the whole batch, so that each share hides and adds what one device would.
@@ -170,7 +177,7 @@ def shares_of(counts, rows, entries, seen, uniform, own: list[int]):
     return jax.tree.map(lambda *parts: np.stack(parts, axis=1), *map(share, own))
 
 
-def entries_of_step(data, index):
+def entries_of_step(data: Any, index: Any) -> Any:
     """Return the compressed rows that a step reads, and its noise."""
     return jax.tree.map(lambda array: array[index], data)
 

@@ -82,7 +82,7 @@ def restored(like: Any, arrays: dict[str, np.ndarray]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def digest(*arrays) -> str:
+def digest(*arrays: Any) -> str:
     """Return a fingerprint of arrays (their types, shapes and bytes), by which to recognise data."""
     found = hashlib.sha256()
     for array in map(np.asarray, arrays):

@@ -6,6 +6,7 @@ therefore be continued on another number of devices.
 """
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,7 @@ def all_devices(number: int | None = None) -> Mesh:
     return Mesh(np.asarray(devices[:number]), (USERS,))
 
 
-def on_each(mesh: Mesh, tree):
+def on_each(mesh: Mesh, tree: Any) -> Any:
     """Return a pytree of arrays, equal in every process, copied to every device."""
     return jax.device_put(tree, NamedSharding(mesh, jax.P()))
 
@@ -36,7 +37,7 @@ def local_shares(mesh: Mesh) -> list[int]:
     return [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
 
 
-def shard(mesh: Mesh, tree):
+def shard(mesh: Mesh, tree: Any) -> Any:
     """Return arrays [steps, shares, ...], a share on each device, from each process's [steps, own shares, ...]."""
     sharding = NamedSharding(mesh, jax.P(None, USERS))
     return jax.tree.map(
