@@ -41,15 +41,16 @@ def ridge_candidates() -> Candidates:
 
 
 def ease_candidates() -> Candidates:
-    """Return EASE with three forms of the counts, single-domain users left out or counted, and two penalties."""
-    return {
-        f"{form.__name__}, column power {power:g}, single-domain users {weight:g}, penalty {penalty:g}": ease(
-            form, penalty, single_domain=weight, column_power=power
-        )
-        for (form, power), weight, penalty in product(
-            ((binary, 0.0), (log_scaled, 0.0), (log_scaled, 0.5)), (0.0, 1.0), (5.0, 15.0)
-        )
-    }
+    """Return EASE with three forms of the counts, single-domain users left out or counted, and two penalties.
+
+    Where single-domain users count there are many times as many rows, and the penalties are larger.
+    """
+    found = {}
+    for form, power in ((binary, 0.0), (log_scaled, 0.0), (log_scaled, 0.5)):
+        for weight, penalty in ((0.0, 5.0), (0.0, 15.0), (1.0, 70.0), (1.0, 200.0)):
+            name = f"{form.__name__}, column power {power:g}, single-domain users {weight:g}, penalty {penalty:g}"
+            found[name] = ease(form, penalty, single_domain=weight, column_power=power)
+    return found
 
 
 def emcdr_candidates() -> Candidates:
