@@ -42,6 +42,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
         timeout=300,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": path.parent}},
         on_cell_executed=lambda **_: bar.update(),
