@@ -41,6 +41,10 @@ class Interactions:
                 f"counts of {self.domain!r}: got shape {self.counts.shape}, expected one row per user and one "
                 f"column per item, {(len(self.users), len(self.items))}"
             )
+        if not self.counts.has_canonical_format:  # what is stored twice would count twice here and once there
+            counts = self.counts.copy()
+            counts.sum_duplicates()
+            object.__setattr__(self, "counts", counts)
         for name, ids in (("users", self.users), ("items", self.items)):
             if len(np.unique(ids)) != len(ids):
                 raise ValueError(f"{name} of {self.domain!r}: got repeated ids, expected each id once")

@@ -115,9 +115,7 @@ def _holds(matrix, row, column):
 
 def _groups(counts, minimum):
     """Rows of a matrix with the same non-zero columns, at least ``minimum`` of them: columns as bytes -> rows."""
-    counts = sparse.csr_array(counts)
-    counts.eliminate_zeros()
-    counts.sort_indices()
+    counts = entries_of(sparse.csr_array(counts))
     groups = {}
     for row in np.flatnonzero(np.diff(counts.indptr) >= minimum):
         columns = counts.indices[counts.indptr[row] : counts.indptr[row + 1]]

@@ -7,7 +7,7 @@ from rec_transfer.types import History, Key, Scorer, TrainingData
 
 
 def fit_random(train: TrainingData, *, key: Key) -> Scorer:
-    """Fit nothing: every item is equally good, and scores are sampled anew for each user."""
+    """Fit nothing: every item is equally good, and each user of a chunk has random scores."""
 
     def score(history: History) -> np.ndarray:
         return numpy_generator(key).random((history.source.shape[0], len(train.target.items)))

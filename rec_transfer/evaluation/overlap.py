@@ -90,10 +90,12 @@ def with_overlap(train: TrainingData, users: Sequence[str] | np.ndarray, *, drop
     others = np.setdiff1d(train.overlapping_users, users)
     if drop:
         return TrainingData(train.source.without(others), train.target.without(others))
-    target = train.target
+    source, target = train.source, train.target
     alone = np.isin(target.users, others)
     names = np.where(alone, np.char.add(target.users.astype(str), ", unpaired"), target.users.astype(str))
-    return TrainingData(train.source, Interactions(target.domain, target.counts, names, target.items))
+    if source.users.dtype.kind != "U":  # the new names are text, and so all have to be
+        source = Interactions(source.domain, source.counts, source.users.astype(str), source.items)
+    return TrainingData(source, Interactions(target.domain, target.counts, names, target.items))
 
 
 def lift_by_overlap(

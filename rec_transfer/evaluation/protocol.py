@@ -99,7 +99,7 @@ def measure(
         measures: name -> metric of ranks (``METRICS``).
         per: "user" ranks a user's hidden items in one list and gives a value per user. "row" ranks each hidden item
             alone, the user's others left out, and gives a value per item, as the papers on real data do.
-        negatives: rank each hidden item also among so many sampled items that the user lacks.
+        negatives: rank each hidden item also among so many sampled items that the user lacks; with "row" alone.
         drawn: the sampled items (``draw_negatives``), where many methods are to meet the same without drawing again.
 
     Returns:
@@ -107,10 +107,12 @@ def measure(
         ``row``, the position of the item among the entries of ``split.hidden``.
 
     Raises:
-        ValueError: scores of another shape or NaN, an unknown ``per``, or too many negatives.
+        ValueError: scores of another shape or NaN, an unknown ``per``, too many negatives, or some with "user".
     """
     if scores.shape != split.hidden.shape:
         raise ValueError(f"scores: got shape {scores.shape}, expected {split.hidden.shape}")
+    if drawn is not None and len(drawn) != (entries := entries_of(split.hidden).nnz):
+        raise ValueError(f"drawn: got {len(drawn)} rows, expected one for each of {entries} hidden items")
     if negatives and drawn is None:
         drawn = draw_negatives(split, negatives, key=key)
     return _measure([(0, scores)], split, key=key, measures=measures, per=per, drawn=drawn)
@@ -150,6 +152,8 @@ def _measure(blocks, split, *, key, measures, per, drawn):
 
     if per not in ("user", "row"):
         raise ValueError(f'per: got {per!r}, expected "user" or "row"')
+    if per == "user" and drawn is not None:
+        raise ValueError('negatives: got some with per="user", expected per="row", which ranks each hidden item alone')
     ranked = _ranked(blocks, split, key=key, alone=per == "row", drawn=drawn)
     frames = []
     for ranking, found in ranked.items():
@@ -195,6 +199,8 @@ def compare(
         Frame sorted best first, with columns ``method, mean, low, high, behind, p_holm``: ``behind`` is the best
         method's lead, ``p_holm`` the corrected p-value of that lead.
     """
+    if metric not in METRICS:
+        raise ValueError(f"metric: got {metric!r}, expected one of {sorted(METRICS)}")
     values = evaluate(methods, split, keys=keys, ceilings=ceilings, measures={metric: METRICS[metric]})
     table = summarise(values, key=keys[0]).sort_values("mean", ascending=False, ignore_index=True)
     table = table.drop(columns=["metric", "seed_spread"])

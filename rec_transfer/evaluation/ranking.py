@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Int, Num
 from scipy import sparse
 
 from rec_transfer.keys import named_keys, numpy_generator
@@ -53,8 +53,8 @@ def ranks(
 ) -> Ranked:
     r"""Rank every entry of ``hidden`` in its user's list: $1 + \#\{s_j > s_i\} + \#\{s_j = s_i, t_j > t_i\}$.
 
-    j runs over the list and t is one random number per user and item. Scores are compared in the precision they come
-    in. The ranks do not depend on how users are cut into chunks.
+    j runs over the list and t is one random number per user and item. Scores are compared in single or
+    double precision, as they come. The ranks do not depend on how users are cut into chunks.
 
     Args:
         scores: one row per user, [users, items].
@@ -67,7 +67,7 @@ def ranks(
         first: number of the first row, where ``scores`` are a part of all users: ties follow the user's number.
 
     Raises:
-        ValueError: matrices of different shapes, or a score that is NaN.
+        ValueError: matrices of different shapes, or a score that is NaN, of a user with a hidden item.
     """
     hidden = entries_of(hidden)
     for name, matrix in (("scores", scores), ("known", known)):
@@ -75,9 +75,7 @@ def ranks(
             raise ValueError(f"{name}: got shape {matrix.shape}, expected that of hidden, {hidden.shape}")
     if candidates is not None and len(candidates) != hidden.shape[1]:
         raise ValueError(f"candidates: got {len(candidates)} items, expected {hidden.shape[1]}")
-    scores = np.asarray(scores)
-    if not np.issubdtype(scores.dtype, np.floating):
-        scores = scores.astype(float)  # an integer has no mark for "not in the list"
+    scores = _floats(scores)
     known = None if known is None else entries_of(known)
     user = np.repeat(np.arange(hidden.shape[0]), np.diff(hidden.indptr))
     higher, equal = np.empty(hidden.nnz, int), np.empty(hidden.nnz, int)
@@ -115,7 +113,7 @@ def ranks_among(
             f"scores and others: got shape {scores.shape} and {len(others)} rows, expected {hidden.shape} and one row "
             f"for each of {hidden.nnz} hidden items"
         )
-    scores = np.asarray(scores)
+    scores = _floats(scores)
     user = np.repeat(np.arange(hidden.shape[0]), np.diff(hidden.indptr))
     own, theirs = scores[user, hidden.indices], scores[user[:, None], others]
     if np.isnan(own).any() or np.isnan(theirs).any():
@@ -125,6 +123,14 @@ def ranks_among(
         chance = _chance(key, first + user[entry], scores.shape[1])
         higher[entry] += np.count_nonzero(chance[others[entry, tied[entry]]] > chance[hidden.indices[entry]])
     return Ranked(1 + higher, user, hidden.shape[0])
+
+
+def _floats(scores):
+    """Scores in single precision as they are, in half precision as single, all others as double."""
+    scores = np.asarray(scores)
+    if scores.dtype in (np.float32, np.float64):
+        return scores
+    return scores.astype(np.float32 if scores.dtype.itemsize <= 2 and scores.dtype.kind not in "iub" else np.float64)
 
 
 def entries_of(matrix: sparse.csr_array | np.ndarray) -> sparse.csr_array:
@@ -157,49 +163,63 @@ def _chunks(hidden):
 class _Chunk(NamedTuple):
     rows: np.ndarray  # users
     place: np.ndarray  # [users, columns]: positions of their entries, -1 where a user has fewer
-    own: np.ndarray  # the scores of those entries
+    own: np.ndarray  # the ordered scores of those entries
     itself: int  # 1 where an entry stands in ``lists`` too
-    lists: np.ndarray  # [users, items]: NaN, which is neither higher nor equal, where an item stands in no list
+    lists: np.ndarray  # [users, items] of ``_ordered`` scores: the least number where an item stands in no list
 
 
-def _lay_out(lists, rows, place, hidden, known, candidates, alone):
-    if np.isnan(lists).any():
-        raise ValueError(f"scores: got {int(np.isnan(lists).sum())} NaN, expected numbers")
+def _ordered(scores):
+    """Whole numbers in the order of the scores, above the least one, which no score has.
+
+    They are the bits of the floats. XLA takes the smallest floats for zero; whole numbers it compares as they are.
+    """
+    scores = np.where(scores == 0, 0, scores)  # one zero, without a sign
+    kind = np.int32 if scores.dtype == np.float32 else np.int64
+    bits = scores.view(kind)
+    return np.where(bits < 0, bits ^ np.iinfo(kind).max, bits)
+
+
+def _lay_out(scores, rows, place, hidden, known, candidates, alone):
+    if np.isnan(scores).any():
+        raise ValueError(f"scores: got {int(np.isnan(scores).sum())} NaN, expected numbers")
+    lists = _ordered(scores)
+    nowhere = np.iinfo(lists.dtype).min
     columns = hidden.indices[np.maximum(place, 0)]
     own, entries = np.take_along_axis(lists, columns, axis=1), hidden[rows]
     where = np.repeat(np.arange(len(rows)), np.diff(entries.indptr)), entries.indices
     theirs = lists[where]
     if candidates is not None:
-        lists[:, ~candidates] = np.nan
+        lists[:, ~candidates] = nowhere
     if known is not None:
         part = known[rows]
-        lists[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = np.nan
-    lists[where] = np.nan if alone else theirs
+        lists[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = nowhere
+    lists[where] = nowhere if alone else theirs
     return _Chunk(rows, place, own, int(not alone), lists)
 
 
 def _count(chunk):
-    exact = jax.enable_x64(True) if chunk.lists.dtype == np.float64 else nullcontext()
+    exact = jax.enable_x64(True) if chunk.lists.dtype == np.int64 else nullcontext()
     with exact:
         return _higher_and_equal(chunk.lists, chunk.own)
 
 
 @jax.jit
 def _higher_and_equal(
-    lists: Float[Array, "users items"], own: Float[Array, "users columns"]
+    lists: Int[Array, "users items"], own: Int[Array, "users columns"]
 ) -> tuple[Int[Array, "users columns"], Int[Array, "users columns"]]:
     """How many of a user's scores are higher than, and equal to, each of the user's own.
 
     Item by item for all users and columns at once: sums along a row of scores would not be vectorised on the CPU.
     """
-    columns = jnp.pad(lists.T, ((0, -lists.shape[1] % ITEMS_AT_ONCE), (0, 0)), constant_values=jnp.nan)
+    nowhere = jnp.iinfo(lists.dtype).min
+    columns = jnp.pad(lists.T, ((0, -lists.shape[1] % ITEMS_AT_ONCE), (0, 0)), constant_values=nowhere)
     own = own.T
 
     def of_items(block, sums):
         higher, equal = sums
         for place in range(ITEMS_AT_ONCE):  # each is read where it is compared: a slice of all would be copied first
             item = jax.lax.dynamic_index_in_dim(columns, block * ITEMS_AT_ONCE + place, keepdims=False)
-            higher, equal = higher + (item > own), equal + (item == own)  # neither where the item is padding: NaN
+            higher, equal = higher + (item > own), equal + (item == own)  # neither where the item is padding
         return higher, equal
 
     start = jnp.zeros(own.shape, jnp.int32)

@@ -49,7 +49,7 @@ class ColdStart(NamedTuple):
 
 
 def cold_start(
-    interactions: dict[str, Interactions], *, test_users: int | Sequence[str] | np.ndarray, key: Key
+    interactions: dict[str, Interactions], *, test_users: int | np.integer | Sequence[str] | np.ndarray, key: Key
 ) -> ColdStart:
     """Split a platform by user: hide users from training, and split their clicks into a hidden and a reference half.
 
@@ -66,7 +66,7 @@ def cold_start(
     """
     keys = named_keys(key, "users", "halves")
     shared = sorted(set.intersection(*(set(domain.users) for domain in interactions.values())))
-    if isinstance(test_users, int):
+    if isinstance(test_users, int | np.integer):
         if not 0 < test_users < len(shared):
             raise ValueError(
                 f"test_users: got {test_users}, expected 1 to {len(shared) - 1} "
@@ -88,7 +88,7 @@ def cold_start(
 
 
 def split_clicks(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Split each user's clicks at random into two halves (the first gets the odd one); they add up to ``counts``."""
+    """Split each user's clicks (whole counts) at random into two halves, which add up; the first gets the odd one."""
     entries = counts.tocoo()
     rows, columns = (np.repeat(where, entries.data.astype(int)) for where in entries.coords)
     order = np.lexsort((rng.random(len(rows)), rows))

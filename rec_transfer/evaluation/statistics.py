@@ -20,6 +20,9 @@ def per_user(values: pd.DataFrame, metric: str) -> pd.DataFrame:
     Raises:
         ValueError: a metric that was not measured.
     """
+    if "ranking" in values and values.ranking.nunique() > 1:
+        raise ValueError(f"values: got {sorted(values.ranking.unique())}, expected one ranking: two do not average")
+
     chosen = values[values.metric == metric]
     if chosen.empty:
         raise ValueError(f"metric: got {metric!r}, expected one of {sorted(values.metric.unique())}")
@@ -43,6 +46,9 @@ def summarise(values: pd.DataFrame, *, key: Key, confidence: float = 0.95) -> pd
     """
     import pandas as pd
 
+    values = values.assign(
+        **{name: "scores" if name == "method" else 0 for name in ("method", "seed") if name not in values}
+    )
     if "row" in values:
         return _summarise_rows(values, key=key, confidence=confidence)
     rows = []
@@ -81,10 +87,15 @@ def _resampled_users(users, resamples, rng):
 def bootstrap_interval(
     values: np.ndarray, *, key: Key, confidence: float = 0.95, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean over users; NaN values are left out."""
+    """Return the percentile bootstrap interval of a mean over users.
+
+    NaN values are left out; fewer than two others have no interval (NaN).
+    """
     from scipy.stats import bootstrap
 
     values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return np.nan, np.nan
     settings = {"n_resamples": resamples, "confidence_level": confidence, "method": "percentile"}
     result = bootstrap((values,), np.mean, rng=numpy_generator(key), **settings)
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
@@ -113,6 +124,7 @@ def paired_tests(values: pd.DataFrame, method: str, *, metric: str = "NDCG@10", 
         keys = named_keys(key_for(key, other), "interval", "permutation")
         difference = (table[method] - table[other]).to_numpy()
         settings = {"permutation_type": "samples", "n_resamples": 9999, "vectorized": True}
+        settings["batch"] = max(1, 10**7 // len(difference))  # numbers at a time: 80 MB, and a few such arrays
         test = permutation_test((difference,), np.mean, rng=numpy_generator(keys["permutation"]), **settings)
         rows.append((other, difference.mean(), *bootstrap_interval(difference, key=keys["interval"]), test.pvalue))
     tests = pd.DataFrame(rows, columns=["against", "difference", "low", "high", "p"])

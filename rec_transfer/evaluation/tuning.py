@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rec_transfer.evaluation import splits
-from rec_transfer.evaluation.metrics import ndcg
+from rec_transfer.evaluation.metrics import ndcg_at_k
+from rec_transfer.evaluation.protocol import score_blocks
+from rec_transfer.evaluation.ranking import ranks, stacked
 from rec_transfer.keys import named_keys
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
@@ -55,11 +57,18 @@ def cross_validate(
     parts = []
     for fold in splits.folds(train, folds, key=keys["folds"]):
         values = {
-            name: ndcg(fit(fold.train, key=keys["fit"])(fold.history), fold.hidden, key=keys["ties"])
-            for name, fit in candidates.items()
+            name: _ndcg(fit(fold.train, key=keys["fit"]), fold, key=keys["ties"]) for name, fit in candidates.items()
         }
         parts.append(pd.DataFrame(values, index=fold.users))
     return pd.concat(parts).loc[train.overlapping_users]
+
+
+def _ndcg(scorer, fold, *, key):
+    parts = [
+        ranks(scores, fold.hidden[first : first + len(scores)], key=key, first=first)
+        for first, scores in score_blocks(scorer, fold.history, len(fold.train.target.items))
+    ]
+    return ndcg_at_k(stacked(parts), 10)
 
 
 def tuned(candidates: Mapping[str, FitMethod], *, folds: int = 5) -> FitMethod:

@@ -120,7 +120,7 @@ def grow_mixture(
             (name, weight): judge(total + np.float32(weight) * scores[name]) for name in scores for weight in weights
         }
         (name, weight), value = max(tried.items(), key=lambda item: item[1])
-        if value < best * (1 + gain):
+        if value <= best or value < best * (1 + gain):
             break
         total, best = total + np.float32(weight) * scores[name], value
         grown[name] = grown.get(name, 0.0) + weight

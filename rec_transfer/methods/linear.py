@@ -190,7 +190,7 @@ def ease_weights(gram: Float[np.ndarray, "items items"], penalty: float) -> Floa
 
     Source: Steck 2019.
     """
-    inverse = _inverse(gram, penalty)
+    inverse = _inverse(np.array(gram, dtype=np.result_type(gram, np.float32)), penalty)
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     return weights

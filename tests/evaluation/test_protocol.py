@@ -202,7 +202,7 @@ def test_chunks_of_users_change_nothing(per, monkeypatch):
     def listening(train, *, key):
         return lambda history: asked.append(history.source.shape[0]) or scorer(train, key=key)(history)
 
-    options = {"keys": [KEY], "per": per, "negatives": 9}
+    options = {"keys": [KEY], "per": per, "negatives": 9 if per == "row" else 0}
     whole = evaluate({"sine": listening}, split, **options)
     monkeypatch.setattr(protocol, "BLOCK", 7 * 4 * 30)
     parts = evaluate({"sine": listening}, split, **options)
@@ -210,7 +210,7 @@ def test_chunks_of_users_change_nothing(per, monkeypatch):
     pd.testing.assert_frame_equal(whole, parts)
     finished = protocol.all_scores(scorer(None, key=None), split.history, 30)
     ties = named_keys(KEY, "fit", "ties")["ties"]
-    alone = measure(finished.astype(float), split, key=ties, per=per, negatives=9)
+    alone = measure(finished, split, key=ties, per=per, negatives=options["negatives"])
     np.testing.assert_array_equal(alone.value, whole.value)
 
 
@@ -261,7 +261,13 @@ def test_what_cannot_be_measured_is_refused(unchecked):
     with pytest.raises(ValueError, match="nan: scores: got 120 NaN, expected numbers"):
         evaluate({"nan": scored_by(np.full((4, 30), np.nan))}, split, keys=[KEY])
     with pytest.raises(ValueError, match="negatives: got 25, expected at most 24"):
-        measure(np.zeros((4, 30)), split, key=KEY, negatives=25)
+        measure(np.zeros((4, 30)), split, key=KEY, per="row", negatives=25)
+    with pytest.raises(ValueError, match='negatives: got some with per="user"'):
+        measure(np.zeros((4, 30)), split, key=KEY, negatives=5)
+    with pytest.raises(ValueError, match="drawn: got 3 rows, expected one for each of 8 hidden items"):
+        measure(np.zeros((4, 30)), split, key=KEY, per="row", drawn=np.zeros((3, 2), int))
+    with pytest.raises(ValueError, match=r"metric: got 'MAP', expected one of \['HR@10'"):
+        compare({"random": fit_random}, split, keys=[KEY], metric="MAP")
     with pytest.raises(ValueError, match=r'per: got .item., expected "user" or "row"'):
         measure(np.zeros((4, 30)), split, key=KEY, per="item")
 
@@ -329,6 +335,24 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
         low, high = bootstrap_interval(rng.beta(0.5, 1.5, 100), key=jax.random.key(number), resamples=300)
         covered += low <= 0.25 <= high
     assert 0.95 - 4 * np.sqrt(0.95 * 0.05 / repeats) < covered / repeats < 0.95 + 4 * np.sqrt(0.95 * 0.05 / repeats)
+
+
+def test_two_rankings_are_not_averaged():
+    values = evaluate({"sine": scorer}, many(users=20), keys=[KEY], per="row", negatives=5)
+    with pytest.raises(ValueError, match=r"values: got \['full', 'sampled'\], expected one ranking"):
+        per_user(values, "MRR")
+    assert per_user(values[values.ranking == "full"], "MRR").shape == (20, 1)
+
+
+def test_finished_scores_are_summarised_under_one_name():
+    split = many(users=20)
+    table = summarise(measure(split.hidden.toarray(), split, key=KEY), key=KEY)
+    assert set(table.method) == {"scores"}
+    assert (table["mean"] == 1).all()
+
+
+def test_one_user_has_no_interval():
+    assert np.isnan(bootstrap_interval(np.array([0.3, np.nan]), key=KEY)).all()
 
 
 # --- paired tests

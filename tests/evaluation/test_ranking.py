@@ -78,6 +78,28 @@ def test_scores_are_compared_in_the_precision_they_come_in():
     assert not np.array_equal(ranks(rounded, np.ones(SHAPE), key=KEY).rank, (9 - order).ravel())
 
 
+@pytest.mark.parametrize("smallest", [np.float32(1e-40), np.float64(1e-310)])  # below the normal range
+def test_the_smallest_scores_are_compared_too_and_zero_has_no_sign(smallest):
+    scores = np.array([[1, 2, 3, 0, -0.0, -1]], smallest.dtype) * smallest
+    found = ranks(scores, np.array([[1, 1, 1, 0, 0, 1]]), key=KEY)
+    assert found.rank.tolist() == [3, 2, 1, 6]
+    signs = {tuple(ranks(scores, np.array([[0, 0, 0, 1, 1, 0]]), key=jax.random.key(k)).rank) for k in range(20)}
+    assert signs == {(4, 5), (5, 4)}
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int64])
+def test_both_paths_rank_alike_whatever_the_scores_are(kind):
+    scores = np.random.default_rng(0).integers(0, 5, SHAPE).astype(kind)
+    hidden = sparse.csr_array((np.arange(36).reshape(SHAPE) % 4 == 0).astype(int))
+    user, item = hidden.nonzero()
+    others = np.array([np.delete(np.arange(9), one) for one in item])
+    one_each = []
+    for place in zip(user, item, strict=True):
+        alone = sparse.csr_array(([1], ([place[0]], [place[1]])), shape=SHAPE)
+        one_each += ranks(scores, alone, key=KEY).rank.tolist()
+    assert ranks_among(scores, hidden, others, key=KEY).rank.tolist() == one_each
+
+
 @pytest.mark.parametrize("cells", [1_000_000, 4 * 37, 1])  # one chunk, some that do not come out even, one user each
 def test_chunks_change_nothing(cells, monkeypatch):
     rng = np.random.default_rng(0)
