@@ -27,7 +27,7 @@ def identical_audiences(source: Interactions, target: Interactions, minimum: int
     """Find pairs of items, one of each domain, that exactly the same overlapping users have: most likely one product.
 
     Args:
-        source, target: the data, hidden rows among them (``Pair.whole``, ``Ratings.interactions``): a leak shows
+        source, target: the data, hidden rows among them (``DomainPair.whole``, ``Ratings.interactions``): a leak shows
             itself in whole audiences. The users in both are compared, whatever their counts.
         minimum: smallest audience that counts; by chance two items often share one user, hardly ever three.
 

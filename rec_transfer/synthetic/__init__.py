@@ -8,6 +8,7 @@ No other room imports this one: a method that looked into the world would prove 
 ``log_writer``         a population as a platform's log, clean or damaged
 ``published_formats``  small files in the formats of the public data sets
 ``oracle``             the Bayes ceiling: scores by the true posterior
+``truth``              methods that are told part of the truth, for experiments on what limits transfer
 =====================  ====================================================================
 """
 

@@ -1,4 +1,10 @@
-"""One training loop: batches, the loop, checkpoints, and several devices. It knows no model."""
+"""One training loop for networks. It knows no model.
+
+* ``loop``: ``fit`` and ``epoch``, with validation, patience, a bar and exact resume
+* ``batches``: batches of arrays in memory or of compressed rows; ``sparse_batch``: how such rows are laid out
+* ``checkpoints``: the one reader and writer of files, of runs and of models
+* ``devices``: several devices of a process; ``workers``: several processes
+"""
 
 from rec_transfer.training.batches import Batches, Chunk, compressed_rows, in_memory
 from rec_transfer.training.checkpoints import (
