@@ -221,7 +221,9 @@ def test_cells_that_run_are_counted():
 
 def test_the_quick_verb_lints_and_leaves_out_slow_tests_and_the_long_one_leaves_out_none():
     quick, unit = (
-        subprocess.run(["make", "--no-print-directory", "-n", verb], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            ["make", "--no-print-directory", "-n", verb], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
         for verb in ("quick", "unit")
     )
     assert '-m "not slow" tests' in quick

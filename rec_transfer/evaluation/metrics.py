@@ -3,6 +3,7 @@
 Every metric takes what ``ranking.ranks`` returns; ``ndcg`` is the one short cut from scores. A user without a hidden
 item has no value (NaN). Of ranks ``by_row`` each hidden item is judged for itself, and a metric gives one value per
 item.
+"""
 
 import numpy as np
 from jaxtyping import Array, Float, Num
