@@ -46,11 +46,11 @@ def summarise(values: pd.DataFrame, *, key: Key, confidence: float = 0.95) -> pd
     """
     import pandas as pd
 
+    if "row" in values:
+        return _summarise_rows(values, key=key, confidence=confidence)
     values = values.assign(
         **{name: "scores" if name == "method" else 0 for name in ("method", "seed") if name not in values}
     )
-    if "row" in values:
-        return _summarise_rows(values, key=key, confidence=confidence)
     rows = []
     for metric in values.metric.unique():
         table = per_user(values, metric)
