@@ -1,4 +1,4 @@
-"""The gated table: every method and the oracle, in bent and linear worlds that nothing was chosen on, five seeds each.
+"""The gated table: every method and the oracle, in bent and linear worlds, five seeds each.
 
 A seed draws the world, its users, the split and the training. ``make evidence`` does films to books;
 ``make evidence ALL=1`` all six directions. Prints the shares of the oracle's lift and writes build/evidence.csv, one
