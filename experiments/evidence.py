@@ -70,7 +70,7 @@ def ladder(world: synthetic.World | None) -> tuple[dict, dict]:
     )
     rungs |= both | {"shared latents + process": ensembles.averaged(both)}
     rungs |= oracle.with_oracle(world) if world is not None else {}
-    return rungs, {"ceiling: same user": transfer.same_user(vaes)}
+    return rungs, {"reference: own history": transfer.same_user(vaes)}
 
 
 def cell(kind: str, seed: int, directions) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from rec_transfer.evaluation.splits import (
     hide_users,
     leave_last_out,
     some_users,
-    split_clicks,
+    split_items,
 )
 from rec_transfer.evaluation.statistics import (
     bootstrap_interval,
@@ -82,7 +82,7 @@ __all__ = [
     "rows_in_training",
     "share_of_lift",
     "some_users",
-    "split_clicks",
+    "split_items",
     "summarise",
     "tuned",
     "with_overlap",

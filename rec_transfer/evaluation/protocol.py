@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Int
+from scipy import sparse
 
 from rec_transfer.evaluation import metrics
 from rec_transfer.evaluation.ranking import draw_negatives, entries_of, ranks, ranks_among, stacked
@@ -44,7 +45,8 @@ def evaluate(
         methods: name -> ``fit(train, *, key) -> scorer``.
         split: the experiment.
         keys: one training seed each.
-        ceilings: methods that are shown ``split.reference`` as target history, which no recommender has.
+        ceilings: methods that are shown ``split.reference`` as target history, which no recommender has. Its items
+            stand in no list of theirs.
         measures, per, negatives: see ``measure``.
 
     Returns:
@@ -62,22 +64,27 @@ def evaluate(
         raise ValueError(f"ceilings: got {both}, which are methods too, expected other names")
     if ceilings and split.reference is None:
         raise ValueError("ceilings: got some, expected a split with a reference to show them")
-    shown = dict.fromkeys(methods) | dict.fromkeys(ceilings, split.reference)
     parts = []
     for seed, key in enumerate(keys):
         purposes = named_keys(key, "fit", "ties")
         drawn = draw_negatives(split, negatives, key=purposes["ties"]) if negatives else None
         for name, fit in {**methods, **ceilings}.items():
             scorer = fit(split.train, key=purposes["fit"])
-            history = split.history if shown[name] is None else History(split.history.source, shown[name])
-            blocks = score_blocks(scorer, history, len(split.train.target.items))
+            asked = _with_reference(split) if name in ceilings else split
+            blocks = score_blocks(scorer, asked.history, len(split.train.target.items))
             try:
-                values = _measure(blocks, split, key=purposes["ties"], measures=measures, per=per, drawn=drawn)
+                values = _measure(blocks, asked, key=purposes["ties"], measures=measures, per=per, drawn=drawn)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
             parts.append(values.assign(method=name, seed=seed))
     values = pd.concat(parts, ignore_index=True)
     return values[["method", "seed", *(name for name in values if name not in ("method", "seed"))]]
+
+
+def _with_reference(split):
+    """The experiment as a ceiling meets it: the reference is target history, and its items are known."""
+    history = History(split.history.source, split.reference)
+    return split._replace(history=history, known=sparse.csr_array(split.known + split.reference))
 
 
 def measure(

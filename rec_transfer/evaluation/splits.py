@@ -15,7 +15,7 @@ from rec_transfer.types import History, Interactions, Key, Split, TrainingData
 class ColdStart(NamedTuple):
     """A platform split by user: ``train`` without the test users, ``test`` with nobody else (rows aligned).
 
-    ``hidden`` and ``reference`` are two halves of the test users' clicks in each domain.
+    ``hidden`` and ``reference`` are two halves of the test users' items in each domain, with all clicks on them.
     """
 
     train: dict[str, Interactions]
@@ -26,8 +26,8 @@ class ColdStart(NamedTuple):
     def direction(self, source: str, target: str) -> Split:
         """Return the experiment "users known in ``source``, new in ``target``".
 
-        Their lists are judged by one half of their target clicks, all of the user's items together; ceilings are shown
-        the other half.
+        Their lists are judged by one half of their target items, all of them together; ceilings are shown the clicks on
+        the other half, whose items then stand in no list of theirs.
 
         Raises:
             ValueError: a domain that is not there, or twice the same.
@@ -51,10 +51,11 @@ class ColdStart(NamedTuple):
 def cold_start(
     interactions: dict[str, Interactions], *, test_users: int | np.integer | Sequence[str] | np.ndarray, key: Key
 ) -> ColdStart:
-    """Split a platform by user: hide users from training, and split their clicks into a hidden and a reference half.
+    """Split a platform by user: hide users from training, and split their items into a hidden and a reference half.
 
-    Test users leave the training rows of *every* domain, so that one VAE per domain serves all directions and none has
-    seen them.
+    An item goes whole to one half. Were clicks dealt one by one, much of what a list is judged by would have been shown
+    to whoever reads the reference. Test users leave the training rows of *every* domain, so that one VAE per domain
+    serves all directions and none has seen them.
 
     Args:
         interactions: one entry per domain.
@@ -78,7 +79,7 @@ def cold_start(
         raise ValueError(f"test_users: got {missing[:5]} not active in every domain ({len(missing)} in all)")
     test = {name: domain.select(test_users) for name, domain in interactions.items()}
     rng = numpy_generator(keys["halves"])
-    halves = {name: split_clicks(domain.counts, rng) for name, domain in test.items()}
+    halves = {name: split_items(domain.counts, rng) for name, domain in test.items()}
     return ColdStart(
         train={name: domain.without(test_users) for name, domain in interactions.items()},
         test=test,
@@ -87,14 +88,15 @@ def cold_start(
     )
 
 
-def split_clicks(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.csr_array, sparse.csr_array]:
-    """Split each user's clicks (whole counts) at random into two halves, which add up; the first gets the odd one."""
-    entries = counts.tocoo()
-    rows, columns = (np.repeat(where, entries.data.astype(int)) for where in entries.coords)
+def split_items(counts: sparse.csr_array, rng: np.random.Generator) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Split each user's items at random into two halves, each with all clicks on it; the first gets the odd item."""
+    entries = counts.tocsr(copy=True)
+    entries.eliminate_zeros()
+    rows, columns = entries.nonzero()
     order = np.lexsort((rng.random(len(rows)), rows))
-    rows, columns = rows[order], columns[order]
-    first = (np.arange(len(rows)) - np.searchsorted(rows, rows)) % 2 == 0
-    halves = (counts_of(rows[half], columns[half], counts.shape).astype(counts.dtype) for half in (first, ~first))
+    first = np.empty(len(rows), bool)
+    first[order] = (np.arange(len(rows)) - np.searchsorted(rows, rows)) % 2 == 0
+    halves = (sparse.csr_array((entries.data[h], (rows[h], columns[h])), shape=counts.shape) for h in (first, ~first))
     return tuple(halves)
 
 

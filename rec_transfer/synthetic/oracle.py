@@ -147,8 +147,8 @@ def posterior_gains(
 ) -> dict[str, tuple[Float[Array, "users items"], Float[Array, "users items"]]]:
     """Return mean and variance over the posterior of what each item is worth in a list, by gain: [users, items].
 
-    The gains are those of ``list_gains``. The interest in the target domain and the number of scored clicks (half of
-    all, rounded up) are sampled.
+    The gains are those of ``list_gains`` for a list that is judged by half of the user's items, as ``cold_start`` deals
+    them. The interest in the target domain and the number of clicks are sampled.
 
     Args:
         posterior: samples of the shared interest.
@@ -168,7 +168,7 @@ def posterior_gains(
         mean = jnp.einsum("nc,nci->ni", posterior.weights, gain)
         return mean, jnp.einsum("nc,nci->ni", posterior.weights, gain**2) - mean**2
 
-    return {name: moments(gain) for name, gain in list_gains(probabilities, jnp.ceil(clicks / 2)).items()}
+    return {name: moments(gain) for name, gain in list_gains(probabilities, clicks, judged=0.5).items()}
 
 
 def diagnose(

@@ -100,6 +100,17 @@ def test_target_history_is_shown_to_ceilings_alone_whatever_their_names_and_neve
     assert not np.array_equal(split.reference.toarray(), split.hidden.toarray())
 
 
+def test_what_a_ceiling_is_shown_stands_in_no_list_of_its_own_and_in_everybody_elses(split):
+    # Items of the reference first, then those that are judged: a list without the shown ones is perfect.
+    scores = 2.0 * split.reference.toarray() + split.hidden.toarray()
+    measures = {"NDCG@10": protocol.METRICS["NDCG@10"]}
+    fit = scored_by(scores * 1.0)
+    values = evaluate({"recommender": fit}, split, keys=KEYS[:1], ceilings={"told": fit}, measures=measures)
+    by = values.groupby("method").value.mean()
+    np.testing.assert_allclose(by["told"], 1.0)
+    assert by["recommender"] < 0.9
+
+
 def test_ceilings_need_a_reference_and_names_of_their_own(split):
     with pytest.raises(ValueError, match="ceilings: got some, expected a split with a reference"):
         evaluate({}, split._replace(reference=None), keys=KEYS, ceilings={"same user": fit_random})

@@ -15,7 +15,7 @@ from rec_transfer.evaluation.splits import (
     hide_users,
     leave_last_out,
     some_users,
-    split_clicks,
+    split_items,
 )
 from rec_transfer.types import Interactions, TrainingData
 
@@ -45,26 +45,28 @@ def row(interactions, user):
 
 @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 7)))
 @settings(max_examples=60, deadline=None)
-def test_halves_add_up_and_the_first_gets_the_odd_click(counts):
-    first, second = split_clicks(sparse.csr_array(counts), np.random.default_rng(0))
+def test_halves_add_up_and_an_item_goes_whole_to_one_of_them_the_odd_one_to_the_first(counts):
+    first, second = split_items(sparse.csr_array(counts), np.random.default_rng(0))
     np.testing.assert_array_equal(first.toarray() + second.toarray(), counts)
-    assert min(first.toarray().min(), second.toarray().min()) >= 0
-    surplus = first.toarray().sum(axis=1) - second.toarray().sum(axis=1)
-    np.testing.assert_array_equal(surplus, counts.sum(axis=1) % 2)
+    assert not (first.toarray() * second.toarray()).any()
+    items = [(half.toarray() > 0).sum(axis=1) for half in (first, second)]
+    np.testing.assert_array_equal(items[0] - items[1], (counts > 0).sum(axis=1) % 2)
 
 
-def test_halving_takes_no_notice_of_the_place_in_the_catalogue():
-    # One click on each of six items: every item must land in the first half half of the time.
+def test_halving_takes_no_notice_of_the_place_in_the_catalogue_nor_of_the_number_of_clicks():
+    # Every item must land in the first half half of the time, however often it was clicked.
     rng, repeats = np.random.default_rng(0), 2000
-    counts = sparse.csr_array(np.ones((repeats, 6), int))
-    shares = split_clicks(counts, rng)[0].toarray().mean(axis=0)
+    counts = sparse.csr_array(np.tile([1, 9, 1, 1, 3, 1], (repeats, 1)))
+    shares = (split_items(counts, rng)[0].toarray() > 0).mean(axis=0)
     assert np.abs(shares - 0.5).max() < 4 * 0.5 / np.sqrt(repeats)
 
 
-def test_repeated_clicks_on_one_item_are_dealt_one_by_one():
-    first, second = split_clicks(sparse.csr_array(np.array([[7, 0], [0, 4]])), np.random.default_rng(0))
-    assert first.toarray().tolist() == [[4, 0], [0, 2]]
-    assert second.toarray().tolist() == [[3, 0], [0, 2]]
+def test_a_stored_zero_is_no_item_to_deal():
+    counts = sparse.csr_array(np.array([[2, 1, 3]]))
+    counts.data[1] = 0
+    first, second = split_items(counts, np.random.default_rng(0))
+    assert sorted([first.toarray().tolist(), second.toarray().tolist()]) == [[[0, 0, 3]], [[2, 0, 0]]]
+    assert counts.nnz == 3
 
 
 # --- the split
