@@ -136,6 +136,7 @@ class GaussianProcessTransfer(NamedTuple):
     weights: Float[Array, "pairs latent"]
     spread: Float[Array, "pairs pairs"]
     clicks: Float[Array, " users"]
+    judged: float
     key: Key
 
     def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
@@ -146,7 +147,8 @@ class GaussianProcessTransfer(NamedTuple):
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
         """Return scores [users, items]: the expected gain of every item for the metric named."""
         interests = self.sample_target_posterior(history)
-        return np.asarray(expected_gains(self.target, interests, self.clicks, key=self.key)[gain])
+        gains = expected_gains(self.target, interests, self.clicks, key=self.key, judged=self.judged)
+        return np.asarray(gains[gain])
 
 
 def fit_gaussian_process(
@@ -155,6 +157,7 @@ def fit_gaussian_process(
     key: Key,
     latent: int = 8,
     lengths: Sequence[float] = LENGTHS,
+    judged: float = 0.5,
     factor_models: Callable[..., FactorModel] | None = None,
 ) -> GaussianProcessTransfer:
     """Fit both domains' factor models, then the process on the overlapping users; a ``FitMethod``.
@@ -165,6 +168,8 @@ def fit_gaussian_process(
         key: fits the factor models, samples the pairs and the interests.
         latent: dimensions of the interests.
         lengths: lengths of the bend to choose from.
+        judged: share of a user's items that a list is judged by (see ``list_gains``): one half in ``cold_start``'s
+            splits; 1 where all that the user will do counts.
         factor_models: those of ``domain_factor_models``, to share them with other methods; None fits new ones.
 
     Raises:
@@ -195,7 +200,7 @@ def fit_gaussian_process(
     spread = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True) / latent
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
     arrays = (jnp.asarray(array, jnp.float32) for array in (weights, spread, clicks))
-    return GaussianProcessTransfer(here, there, prior, source, *arrays, keys["score"])
+    return GaussianProcessTransfer(here, there, prior, source, *arrays, judged, keys["score"])
 
 
 def _roots(evidence: Evidence):
