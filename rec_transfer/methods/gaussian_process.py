@@ -136,8 +136,8 @@ class GaussianProcessTransfer(NamedTuple):
     weights: Float[Array, "pairs latent"]
     spread: Float[Array, "pairs pairs"]
     clicks: Float[Array, " users"]
-    judged: float
     key: Key
+    judged: float = 0.5
 
     def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
         """Return samples of each user's target interest: the source interest is sampled, then f, then the noise."""
@@ -166,7 +166,7 @@ def fit_gaussian_process(
         train: the training data of one direction. At most 500 overlapping users are used for the process, sampled if
             there are more.
         key: fits the factor models, samples the pairs and the interests.
-        latent: dimensions of the interests.
+        latent: dimensions of the interests; those of ``factor_models``, where given.
         lengths: lengths of the bend to choose from.
         judged: share of a user's items that a list is judged by (see ``list_gains``): one half in ``cold_start``'s
             splits; 1 where all that the user will do counts.
@@ -197,10 +197,10 @@ def fit_gaussian_process(
     prior = Prior(*map(float, np.exp(found.x)), length)
     covariance, _ = prior_covariance(source, bend, prior)
     inverse, _, weights, _ = _solve(covariance, roots, shift)
-    spread = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True) / latent
+    spread = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True) / shift.shape[1]
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
     arrays = (jnp.asarray(array, jnp.float32) for array in (weights, spread, clicks))
-    return GaussianProcessTransfer(here, there, prior, source, *arrays, judged, keys["score"])
+    return GaussianProcessTransfer(here, there, prior, source, *arrays, keys["score"], judged)
 
 
 def _roots(evidence: Evidence):

@@ -169,7 +169,7 @@ def fit_shared_latents(
     Args:
         train: the training data of one direction.
         key: fits the factor models, initialises and trains the networks, samples the interests.
-        latent: dimensions of the shared and of the domains' interests.
+        latent: dimensions of the shared and of the domains' interests; those of ``factor_models``, where given.
         start: number of the start: another one gives other networks and samples for the same key, between the same
             factor models.
         epochs, learning_rate, weight_decay: see ``training.fit``.
@@ -188,10 +188,10 @@ def fit_shared_latents(
     users, shared = _all_users(train, here, there)
     source, target = (posterior.mean[shared] for posterior in users.posteriors)
     ridge = fit_ridge(source, target)
-    start = named_keys(keys["initialise"], "source", "target", "model")
-    to_source = InterestMap(0.9 * np.eye(latent), np.zeros(latent), key=start["source"])
-    to_target = InterestMap(ridge.coefficients, ridge.intercept, key=start["target"])
-    model = SharedLatents(to_source, to_target, key=start["model"])
+    parts, latent = named_keys(keys["initialise"], "source", "target", "model"), len(ridge.intercept)
+    to_source = InterestMap(0.9 * np.eye(latent), np.zeros(latent), key=parts["source"])
+    to_target = InterestMap(ridge.coefficients, ridge.intercept, key=parts["target"])
+    model = SharedLatents(to_source, to_target, key=parts["model"])
     fitted = training.fit(
         model,
         negative_bound,
@@ -203,7 +203,7 @@ def fit_shared_latents(
         weight_decay=weight_decay,
     )
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
-    return SharedTransfer(here, there, fitted.model, jnp.asarray(clicks), judged, keys["score"])
+    return SharedTransfer(here, there, fitted.model, jnp.asarray(clicks), keys["score"], judged)
 
 
 def _all_users(train: TrainingData, source: FactorModel, target: FactorModel) -> tuple[Users, np.ndarray]:
@@ -238,8 +238,8 @@ class SharedTransfer(NamedTuple):
     target: FactorModel
     model: SharedLatents
     clicks: Float[Array, " users"]
-    judged: float
     key: Key
+    judged: float = 0.5
 
     def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
         """Return samples of each user's interest in the target domain."""
