@@ -37,7 +37,8 @@ USERS_AT_ONCE = 50
 class InterestMap(nnx.Module):
     r"""Map the shared interest to a domain's: $g_d(u) = u A + c + \phi(h G + b) B$, and hold $\log s_d$.
 
-    $h = \phi(1.5\,(u H + a))$ with $\phi(x) = x / (1 + e^{-x})$ (SiLU). B starts at zero, so the untrained map is linear.
+    $h = \phi(1.5\,(u H + a))$ with $\phi(x) = x / (1 + e^{-x})$ (SiLU). B starts at zero, so the untrained map is
+    linear.
 
     Args:
         coefficients: A, [latent, latent]; users are rows.
