@@ -4,6 +4,9 @@ $u \sim N(0, I)$, $z_d = g_d(u) + \epsilon_d$ with $\epsilon_d \sim N(0, s_d I)$
 multinomial in softmax$(V_d z_d + b_d)$. Users of one domain determine $g_d$; overlapping users relate the two. Each
 domain's $V_d, b_d$ are fitted first (``models.factor_model``). A user's clicks are then Gaussian evidence on $z_d$,
 eight numbers and a matrix. So $\epsilon_d$ is integrated out exactly, and the rest trains in seconds.
+
+The maps and the private variances are fitted to the data at hand. The constants below are not: docs/lab_notes.md has a
+table of how each was chosen.
 """
 
 from collections.abc import Callable
@@ -164,8 +167,8 @@ def fit_shared_latents(
 ) -> "SharedTransfer":
     """Fit both domains' factor models, then the shared latents on all training users; a ``FitMethod``.
 
-    The networks differ from start to start more than their lists should. The mean of two starts (``averaged`` of this
-    method with start 0 and start 1, which share their factor models) is the better recommender.
+    Two starts make somewhat different lists. ``averaged`` of start 0 and start 1, with the same ``factor_models``, is the
+    recommender that the evidence measures.
 
     Args:
         train: the training data of one direction.
