@@ -167,8 +167,8 @@ def fit_shared_latents(
 ) -> "SharedTransfer":
     """Fit both domains' factor models, then the shared latents on all training users; a ``FitMethod``.
 
-    Two starts make somewhat different lists. ``averaged`` of start 0 and start 1, with the same ``factor_models``, is the
-    recommender that the evidence measures.
+    Two starts make somewhat different lists. ``averaged`` of start 0 and start 1, with the same ``factor_models``, was
+    ahead of either alone in five development worlds (docs/lab_notes.md).
 
     Args:
         train: the training data of one direction.
