@@ -1,21 +1,14 @@
 """Which part of the best methods makes them good: model, training rows, map and list, each varied with the rest held.
 
-Share of the oracle's lift on NDCG@10, films to books, in the worlds of ``evidence.py``:
+Part of ``evidence.py``, whose models it shares. Share of the oracle's lift on NDCG@10, films to books:
 
 * **model**: a VAE per domain, or a factor model (whose decoder is that of the linear and bent worlds);
 * **rows**: trained on every training user of the domain, or on the overlapping users alone;
 * **map**: ridge, a Gaussian process on the posteriors' means, a process on the evidence, or the shared latents;
 * **list**: sorted by the decoded mean, by the mean probability, or by the expected gain, all from one posterior.
-
-``make ablation`` prints the table and the paired contrasts and writes build/ablation.csv;
-``tests/reference/ablation.csv`` is a copy of it.
 """
 
-import argparse
-import time
 from collections.abc import Callable
-from functools import partial
-from itertools import product
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -23,25 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from evidence import ROOT, SEEDS, platform_of
 from scipy import stats
-from two_processes import two_at_a_time
 
-from rec_transfer import evaluation, maps
+from rec_transfer import maps
 from rec_transfer.keys import key_for, once_per_key
 from rec_transfer.maps import kernels
-from rec_transfer.methods import expected_gains, transfer
-from rec_transfer.methods.gaussian_process import fit_gaussian_process
-from rec_transfer.methods.shared_latents import fit_shared_latents
-from rec_transfer.models import VAEConfig, laplace, posterior
-from rec_transfer.models.factor_model import domain_factor_models, evidence_of
-from rec_transfer.synthetic import oracle
+from rec_transfer.methods import expected_gains
+from rec_transfer.models import laplace, posterior
+from rec_transfer.models.factor_model import evidence_of
 from rec_transfer.types import FitMethod, Gaussian, Pairs, TrainingData
 
-KINDS = ("bent", "linear", "two-layer decoder")
 DRAWS = 400  # of a user's interest, where a list is sorted by a mean over them
 LISTS = ("decoded mean", "posterior mean", "NDCG@10")  # the last two are names of gains
-COLUMNS = ["world", "seed", "model", "rows", "map", "list", "value", "share"]
+LINE = ["model", "rows", "map", "list"]
+COLUMNS = ["world", "seed", *LINE, "value", "share"]
 
 
 class Interests(NamedTuple):
@@ -137,9 +125,15 @@ def clicks_of(train: TrainingData) -> jax.Array:
     return jnp.asarray(train.target.counts.sum(axis=1), jnp.float32)
 
 
-def lines() -> dict[tuple[str, str, str, str], FitMethod]:
-    """Every line: (model, rows, map, list) -> method. Lines share their models, and lists their posterior."""
-    vaes, factor_models = transfer.domain_vaes(VAEConfig()), domain_factor_models()
+def lines(
+    vaes: Callable, factor_models: Callable, process: FitMethod, shared_latents: FitMethod
+) -> dict[tuple[str, str, str, str], FitMethod]:
+    """Every line: (model, rows, map, list) -> method. Lines share the models given, and lists their posterior.
+
+    Args:
+        vaes, factor_models: ``f(domain, *, key)``, of one size.
+        process, shared_latents: methods between these factor models, which sample the target interest.
+    """
 
     def factors_believe(model, counts):
         return laplace.posterior_of(evidence_of(model, counts))
@@ -151,8 +145,8 @@ def lines() -> dict[tuple[str, str, str, str], FitMethod]:
         ("VAE", "process on means"): mapped(*vae, kernels.fit_gaussian_process_map),
         ("factor model", "ridge"): mapped(*factors, maps.fit_ridge_map),
         ("factor model", "process on means"): mapped(*factors, kernels.fit_gaussian_process_map),
-        ("factor model", "process"): sampled(partial(fit_gaussian_process, factor_models=factor_models)),
-        ("factor model", "shared latents"): sampled(partial(fit_shared_latents, factor_models=factor_models)),
+        ("factor model", "process"): sampled(process),
+        ("factor model", "shared latents"): sampled(shared_latents),
     }
     found = {
         (model, "all users", map_name, by): listed(fit, by) for (model, map_name), fit in fits.items() for by in LISTS
@@ -205,51 +199,12 @@ CONTRASTS = {  # what is claimed -> the two lines compared, everything else held
 }  # fmt: skip
 
 
-def cell(kind: str, seed: int) -> pd.DataFrame:
-    """The value and share of every line in one world."""
-    start = time.perf_counter()
-    keys = {name: key_for(jax.random.key(seed), name) for name in ("train", "share")}
-    world, platform = platform_of(kind, seed)
-    split = platform.direction("films", "books")
-    methods = {"\t".join(line): method for line, method in lines().items()}
-    ends = {"popularity": evaluation.fit_popularity, "oracle: NDCG@10": oracle.with_oracle(world)["oracle: NDCG@10"]}
-    measures = {"NDCG@10": evaluation.METRICS["NDCG@10"]}
-    values = evaluation.evaluate(ends | methods, split, keys=keys["train"][None], measures=measures)
-    shares = evaluation.share_of_lift(values, key=keys["share"]).set_index("method")
-    means = values.groupby("method").value.mean()
-    rows = [(*name.split("\t"), means[name], shares.share[name]) for name in methods]
-    print(f"{kind} {seed}: {time.perf_counter() - start:.0f} s", flush=True)
-    return pd.DataFrame(rows, columns=COLUMNS[2:]).assign(world=kind, seed=seed)[COLUMNS]
-
-
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """The mean difference of two lines' shares, paired by world, with the 95 % interval of Student's t over worlds."""
-    wide = table.pivot(index=["world", "seed"], columns=["model", "rows", "map", "list"], values="share")
+    wide = table.pivot(index=["world", "seed"], columns=LINE, values="share")
     rows = []
     for name, (better, worse) in CONTRASTS.items():
         for kind, difference in (wide[better] - wide[worse]).groupby("world", sort=False):
             low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), stats.sem(difference))
             rows.append((name, kind, difference.mean(), low, high))
     return pd.DataFrame(rows, columns=["contrast", "world", "difference", "low", "high"])
-
-
-def main(kinds: tuple[str, ...], seeds: tuple[int, ...], name: str) -> None:
-    """Run the worlds, two at a time; print and write the tables."""
-    table = pd.concat(two_at_a_time(cell, list(product(kinds, seeds))), ignore_index=True)
-    (ROOT / "build").mkdir(exist_ok=True)
-    table.round(5).to_csv(ROOT / "build" / name, index=False)
-    print(f"\nfilms to books: share of the oracle's lift on NDCG@10, mean of {len(seeds)} worlds\n")
-    index = ["model", "rows", "map", "list"]
-    print(table.pivot_table(index=index, columns="world", values="share", sort=False).round(2).to_string())
-    if len(seeds) > 1:
-        print("\npaired over worlds: difference of shares, 95 % interval\n")
-        print(contrasts(table).round(3).to_string(index=False))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", nargs="+", choices=KINDS, default=KINDS, help="kinds of world")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--name", default="ablation.csv", help="of the file under build/")
-    options = parser.parse_args()
-    main(tuple(options.worlds), tuple(options.seeds), options.name)
