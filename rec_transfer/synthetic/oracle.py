@@ -26,7 +26,7 @@ from rec_transfer.keys import named_keys
 from rec_transfer.methods.gains import GAINS, list_gains
 from rec_transfer.models import likelihoods
 from rec_transfer.models.laplace import approximate, log_marginal, log_marginal_of_all, resample
-from rec_transfer.synthetic.world import World, WorldConfig, common_interests
+from rec_transfer.synthetic.world import HiddenLayer, World, WorldConfig, common_interests, item_features
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
 POOLS = 8  # independent runs, whose agreement is the diagnosis
@@ -38,12 +38,16 @@ MAX_R_HAT, MIN_SAMPLE = 1.05, 200
 
 
 class Domain(NamedTuple):
-    """The true parameters of one domain, on the device; ``items`` include the sharpness of taste."""
+    """The true parameters of one domain, on the device; ``items`` include the sharpness of taste.
+
+    ``hidden`` is None where the decoder is linear.
+    """
 
     rotation: Float[Array, "latent latent"]
     bends: Float[Array, "latent latent"]
-    items: Float[Array, "items latent"]
+    items: Float[Array, "items features"]
     item_bias: Float[Array, " items"]
+    hidden: HiddenLayer | None = None
 
 
 class Draws(NamedTuple):
@@ -67,13 +71,19 @@ class OracleScores(NamedTuple):
 def domain_of(world: World, name: str) -> Domain:
     """Return the true parameters of one domain."""
     d, sharpness = world.config.domains.index(name), world.config.sharpness
-    arrays = world.rotations[d], world.bends[d], sharpness * world.items[d], world.item_bias[d]
-    return Domain(*(jnp.asarray(array, jnp.float32) for array in arrays))
+    hidden = None if world.hidden is None else HiddenLayer(*(part[d] for part in world.hidden))
+    domain = Domain(world.rotations[d], world.bends[d], sharpness * world.items[d], world.item_bias[d], hidden)
+    return jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), domain)
+
+
+def true_scores(shown: Float[Array, "*users latent"], domain: Domain) -> Float[Array, "*users items"]:
+    r"""Return the items' scores $s\, \phi_d(z) V_d^\top + b_d$: the logits of where a click falls, with any decoder."""
+    return item_features(shown, domain.hidden) @ domain.items.T + domain.item_bias
 
 
 def true_log_likelihood(shown: Float[Array, " latent"], counts: Float[Array, " items"], domain: Domain) -> Array:
     """Return the log-probability, in nats, of one user's clicks given the interest shown in the domain."""
-    return likelihoods.multinomial_log_likelihood(domain.items @ shown + domain.item_bias, counts)
+    return likelihoods.multinomial_log_likelihood(true_scores(shown, domain), counts)
 
 
 @partial(jax.jit, static_argnames=("log_likelihood", "config", "draws"))
@@ -104,7 +114,8 @@ def draw_posterior(
     def centre(interests):
         return config.relatedness * common_interests(interests, domain.rotation, domain.bends, bend=config.bend)
 
-    evidence = approximate(log_likelihood, observations, context, latent=latent)
+    concave = domain.hidden is None
+    evidence = approximate(log_likelihood, observations, context, latent=latent, concave=concave)
     users = len(evidence.shift)
     prior = jax.random.normal(keys["prior"], (PRIOR_DRAWS, latent))
     log_weights = log_marginal_of_all(evidence, centre(prior), private)
@@ -160,7 +171,7 @@ def posterior_gains(
     common = common_interests(posterior.interests, domain.rotation, domain.bends, bend=config.bend)
     private = jax.random.normal(keys["private"], common.shape)
     shown = config.relatedness * common + jnp.sqrt(1 - config.relatedness**2) * private
-    probabilities = jax.nn.softmax(shown @ domain.items.T + domain.item_bias)
+    probabilities = jax.nn.softmax(true_scores(shown, domain))
     activity = config.activity + config.activity_spread * jax.random.normal(keys["clicks"], common.shape[:-1])
     clicks = jnp.clip(jnp.floor(jnp.exp(activity)), config.fewest_clicks, config.most_clicks)
 

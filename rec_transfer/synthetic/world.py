@@ -8,11 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import sparse
 
-from rec_transfer.keys import named_keys, numpy_generator
+from rec_transfer.keys import key_for, named_keys, numpy_generator
 from rec_transfer.synthetic import naming
 from rec_transfer.types import Interactions, Key
 
 ROLES = ("single", "overlapping", "test")
+DECODERS = ("linear", "two-layer")
+HIDDEN_PER_AXIS = 4  # hidden units of a two-layer decoder: 4 K, more than a factor model with K coordinates can hold
+STEEPNESS = 3.0  # of the hidden units: the linear part of z then explains three quarters of what taste adds to scores
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class WorldConfig:
         users_per_domain: users active in one domain only, in each domain.
         overlapping_users: users active in all domains; the only pairs that a method may learn from.
         test_users: users active in all domains whose target rows are hidden.
+        overlap_taste, overlap_activity: how strongly overlapping users are selected by the first coordinate of their
+            shared interest, and by their activity; 0 makes them a random sample of users (see ``sample_population``).
+        decoder: "linear" (scores are linear in the interest shown) or "two-layer" (see ``item_features``).
 
     Raises:
         ValueError: a setting is outside its range; the message names it.
@@ -52,6 +58,9 @@ class WorldConfig:
     users_per_domain: int = 4000
     overlapping_users: int = 300
     test_users: int = 500
+    overlap_taste: float = 0.0
+    overlap_activity: float = 0.0
+    decoder: str = "linear"
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -64,27 +73,41 @@ class WorldConfig:
             ("users_per_domain", 0, np.inf),
             ("overlapping_users", 0, np.inf),
             ("test_users", 0, np.inf),
+            ("overlap_taste", -3, 3),
+            ("overlap_activity", -3, 3),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name}: got {value}, expected {low} <= {name} <= {high}")
         if len(self.domains) < 2 or len(set(self.domains)) != len(self.domains):
             raise ValueError(f"domains: got {self.domains}, expected at least two different names")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"decoder: got {self.decoder!r}, expected one of {DECODERS}")
+
+
+class HiddenLayer(NamedTuple):
+    """The hidden layer of a two-layer decoder (see ``item_features``), of all domains or of one."""
+
+    weights: Float[np.ndarray | Array, "*domains latent hidden"]
+    offsets: Float[np.ndarray | Array, "*domains hidden"]
+    centre: Float[np.ndarray | Array, "*domains hidden"]
 
 
 class World(NamedTuple):
     """The parameters that generate users: everything that a Bayes oracle may know.
 
-    ``rotations`` and ``bends`` [domains, latent, latent], ``items`` [domains, items, latent] and ``item_bias``
-    [domains, items] are in the order of ``config.domains``. ``catalogue`` maps each domain to the names of its items.
+    ``rotations`` and ``bends`` [domains, latent, latent], ``items`` [domains, items, features], ``item_bias``
+    [domains, items] and the parts of ``hidden`` are in the order of ``config.domains``. ``catalogue`` maps each domain
+    to the names of its items. A linear decoder has no hidden layer, and its features are the interest itself.
     """
 
     config: WorldConfig
     rotations: Float[np.ndarray, "domains latent latent"]
     bends: Float[np.ndarray, "domains latent latent"]
-    items: Float[np.ndarray, "domains items latent"]
+    items: Float[np.ndarray, "domains items features"]
     item_bias: Float[np.ndarray, "domains items"]
     catalogue: dict[str, "Catalogue"]
+    hidden: HiddenLayer | None = None
 
 
 class Catalogue(NamedTuple):
@@ -124,14 +147,21 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
     else:
         rotations = rng.choice([-1.0, 1.0], (domains, 1, 1))
     bends = numpy_generator(keys["bends"]).normal(0, latent**-0.5, (domains, latent, latent))
-    vectors = numpy_generator(keys["items"]).normal(size=(domains, items, latent))
+    hidden, features = None, latent
+    if config.decoder == "two-layer":
+        hidden, spread = _hidden_layers(config, numpy_generator(key_for(key, "decoder")))
+        features = hidden.offsets.shape[1]
+    vectors = numpy_generator(keys["items"]).normal(size=(domains, items, features))
+    if hidden is not None:
+        vectors *= np.sqrt(latent / features) / spread[:, None, None]
     rng = numpy_generator(keys["popularity"])
     ranks = np.stack([rng.permutation(items) for _ in range(domains)])
     rng = numpy_generator(keys["names"])
     catalogue = {}
-    for domain, rotation, vector in zip(config.domains, rotations, vectors, strict=True):
-        # An item's theme is the axis of the *shared* interest space that it appeals to most: z V^T = u (V R^T)^T.
-        themes = np.argmax(vector @ rotation.T, axis=1)
+    for d, (domain, rotation, vector) in enumerate(zip(config.domains, rotations, vectors, strict=True)):
+        # An item's theme is the axis of the *shared* interest space that it appeals to most: the rows of R_d are what
+        # users at the ends of the axes show, and in a linear world z V^T = u (V R^T)^T.
+        themes = np.argmax(vector @ item_features(rotation, _layer(hidden, d)).T, axis=1)
         width = len(str(items))
         catalogue[domain] = Catalogue(
             ids=np.array([f"{domain[0].upper()}{number + 1:0{width}d}" for number in range(items)]),
@@ -139,7 +169,25 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
             genres=np.array([naming.genre(theme, domain) for theme in themes]),
             prices=naming.prices(items, rng),
         )
-    return World(config, rotations, bends, vectors, -config.popularity * np.log1p(ranks), catalogue)
+    return World(config, rotations, bends, vectors, -config.popularity * np.log1p(ranks), catalogue, hidden)
+
+
+def _hidden_layers(config: WorldConfig, rng: np.random.Generator) -> tuple[HiddenLayer, np.ndarray]:
+    """Return random hidden layers, and the root of their units' mean variance in each domain."""
+    domains, latent, hidden = len(config.domains), config.latent, HIDDEN_PER_AXIS * config.latent
+    weights = rng.normal(0, STEEPNESS * latent**-0.5, (domains, latent, hidden))
+    offsets = rng.normal(0, STEEPNESS, (domains, hidden))
+    # What reaches a unit from z ~ N(0, I) is normal: its mean and variance are integrals in one dimension.
+    nodes, mass = np.polynomial.hermite_e.hermegauss(100)
+    units = np.tanh(np.linalg.norm(weights, axis=1)[..., None] * nodes + offsets[..., None])
+    mass = mass / mass.sum()
+    centre = units @ mass
+    return HiddenLayer(weights, offsets, centre), np.sqrt((units**2 @ mass - centre**2).mean(axis=1))
+
+
+def _layer(hidden: HiddenLayer | None, d: int) -> HiddenLayer | None:
+    """Return the hidden layer of domain number d."""
+    return None if hidden is None else HiddenLayer(*(part[d] for part in hidden))
 
 
 def shown_interests(world: World, domain: str, interests: np.ndarray, private: np.ndarray) -> np.ndarray:
@@ -179,10 +227,30 @@ def common_interests(
     return (1 - bend) * linear + bend * bent
 
 
-def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndarray:
-    r"""Return $\mathrm{softmax}(s\, z_d V_d^\top + b_d)$, where one click of each user falls: [users, items].
+def item_features(
+    shown: Float[np.ndarray | Array, "*users latent"], hidden: HiddenLayer | None
+) -> Float[np.ndarray | Array, "*users features"]:
+    r"""Return $\phi_d(z)$, what an item's vector weighs: the interest shown, or a hidden layer's view of it.
 
-    s is the sharpness, .9 in the standard world.
+    It is z with a linear decoder and $\tanh(z H_d + c_d) - m_d$ with a two-layer one, which has 4 K hidden units of
+    random weights. $m_d$ makes the mean over $z \sim N(0, I)$ zero. Item vectors are drawn at a length that makes the
+    variance of an item's score over users K on average (times the sharpness squared) with either decoder, so that
+    popularity keeps its part. Three quarters of this variance are linear in z in a two-layer world with K = 8.
+
+    Args:
+        shown: $z_d$.
+        hidden: of the domain; None is a linear decoder.
+    """
+    if hidden is None:
+        return shown
+    tanh = np.tanh if isinstance(shown, np.ndarray) else jnp.tanh
+    return tanh(shown @ hidden.weights + hidden.offsets) - hidden.centre
+
+
+def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndarray:
+    r"""Return $\mathrm{softmax}(s\, \phi_d(z_d) V_d^\top + b_d)$, where one click of each user falls: [users, items].
+
+    s is the sharpness, .9 in the standard world; $\phi_d$ is ``item_features``, z itself with a linear decoder.
 
     Args:
         world: the true world.
@@ -190,13 +258,22 @@ def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndar
         shown: $z_d$, [users, latent].
     """
     d = world.config.domains.index(domain)
-    scores = world.config.sharpness * shown @ world.items[d].T + world.item_bias[d]
+    features = item_features(shown, _layer(world.hidden, d))
+    scores = world.config.sharpness * features @ world.items[d].T + world.item_bias[d]
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 def sample_population(world: World, *, key: Key) -> Population:
-    """Return sampled users and their clicks; overlapping and test users are active in every domain.
+    r"""Return sampled users and their clicks; overlapping and test users are active in every domain.
+
+    Single and test users are a random sample of all users: $u \sim N(0, I)$, log-activities $N(\mu, \sigma^2)$ in each
+    domain. Overlapping users are one too where both strengths of selection are 0. Otherwise a user is among them with
+    odds in proportion to $\exp(o_u u_1 + o_a \sum_d a_d)$, where $u_1$ is the first coordinate of the shared interest
+    and $a_d$ the log-activity in domain d, in standard deviations from its mean. (Worlds are drawn alike in all
+    directions: the first stands for any.) Among the few of a large population who are chosen so, $u_1$ is $N(o_u, 1)$
+    and $a_d$ is $N(o_a, 1)$, since a normal density times $\exp(o x)$ is a normal density moved by o. All else is
+    distributed as among all users.
 
     Equal keys give equal populations.
     """
@@ -209,12 +286,15 @@ def sample_population(world: World, *, key: Key) -> Population:
     home[roles == "single"] = np.repeat(np.arange(len(config.domains)), config.users_per_domain)
     users = naming.user_handles(len(roles), numpy_generator(keys["handles"]))
     interests = numpy_generator(keys["interests"]).normal(size=(len(roles), config.latent))
+    chosen = roles == "overlapping"
+    interests[chosen, 0] += config.overlap_taste
+    activity = config.activity + config.overlap_activity * config.activity_spread * chosen
     private_rng, activity_rng, click_rng = (numpy_generator(keys[name]) for name in ("private", "activity", "clicks"))
     interactions, shown = {}, {}
     for d, domain in enumerate(config.domains):
         private = private_rng.normal(size=interests.shape)
         shown[domain] = shown_interests(world, domain, interests, private)
-        clicks = activity_rng.lognormal(config.activity, config.activity_spread, len(roles)).astype(int)
+        clicks = activity_rng.lognormal(activity, config.activity_spread).astype(int)
         clicks = np.clip(clicks, config.fewest_clicks, config.most_clicks)
         active = (home == d) | (home == -1)
         counts = click_rng.multinomial(clicks[active], click_probabilities(world, domain, shown[domain][active]))
