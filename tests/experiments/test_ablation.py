@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import ablation
+import evidence
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,18 +16,18 @@ from rec_transfer.models import VAEConfig, posterior
 from rec_transfer.types import Gaussian
 
 STORED = Path(__file__).resolve().parents[2] / "tests" / "reference" / "ablation.csv"
-INDEX = ["model", "rows", "map", "list"]
+LINES = evidence.ladder(None).lines
 
 
 def test_every_line_stands_in_every_world_once():
     stored = pd.read_csv(STORED)
     assert list(stored.columns) == ablation.COLUMNS
-    assert not stored.duplicated(["world", "seed", *INDEX]).any()
-    assert set(stored.world) == set(ablation.KINDS)
+    assert not stored.duplicated(["world", "seed", *ablation.LINE]).any()
+    assert set(stored.world) == set(evidence.ASSUMED)
     assert stored.notna().all(axis=None)
-    lines = set(stored[INDEX].itertuples(index=False, name=None))
-    assert lines == set(ablation.lines())
-    assert len(stored) == len(lines) * len(ablation.KINDS) * len(ablation.SEEDS)
+    lines = set(stored[ablation.LINE].itertuples(index=False, name=None))
+    assert lines == set(LINES)
+    assert len(stored) == len(lines) * len(evidence.ASSUMED) * len(evidence.SEEDS)
     for better, worse in ablation.CONTRASTS.values():
         assert {better, worse} <= lines
         assert sum(a != b for a, b in zip(better, worse, strict=True)) == 1  # one thing varies
@@ -65,7 +66,7 @@ def test_without_the_single_domain_users_a_method_sees_the_pairs_alone(split):
 
 
 def test_contrasts_are_paired_by_world():
-    lines = list(ablation.lines())
+    lines = list(LINES)
     rng = np.random.default_rng(0)
     level = {seed: rng.normal(0, 1) for seed in range(5)}  # worlds differ by far more than lines do
     rows = [
