@@ -16,7 +16,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export REC_TRANSFER_DATA ?= $(wildcard $(abspath ../shared/data))
 
 .DEFAULT_GOAL := help
-.PHONY: help case-study quick test test-portable unit notebooks-check evidence limits lab notebooks student data real-data bench text lint lock clean
+.PHONY: help case-study quick test test-portable unit notebooks-check evidence limits platform lab notebooks student data real-data bench text lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ test-portable: $(STAMP)  ## `make test` once more on the oldest instruction set,
 
 evidence: $(STAMP)  ## share of the oracle's lift, films to books, bent and linear worlds, five seeds (ALL=1: six directions)
 	@$(BIN)/python experiments/evidence.py $(if $(ALL),--all)
+
+platform: $(STAMP)  ## the case study's new users: the oracle and the best method, per user, in three directions
+	@$(BIN)/python experiments/case_study.py
 
 limits: $(STAMP)  ## what holds transfer back: the best methods given the truth of one part after the other
 	@$(BIN)/python experiments/limits.py
