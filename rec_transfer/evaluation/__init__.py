@@ -37,6 +37,7 @@ from rec_transfer.evaluation.splits import (
 from rec_transfer.evaluation.statistics import (
     bootstrap_interval,
     by_group,
+    holm,
     paired_tests,
     per_user,
     share_of_lift,
@@ -65,6 +66,7 @@ __all__ = [
     "folds",
     "hide_users",
     "hit_rate_at_k",
+    "holm",
     "identical_audiences",
     "leave_last_out",
     "lift_by_overlap",

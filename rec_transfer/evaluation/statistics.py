@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from rec_transfer.keys import key_for, named_keys, numpy_generator
 from rec_transfer.types import Key
@@ -128,10 +129,19 @@ def paired_tests(values: pd.DataFrame, method: str, *, metric: str = "NDCG@10", 
         test = permutation_test((difference,), np.mean, rng=numpy_generator(keys["permutation"]), **settings)
         rows.append((other, difference.mean(), *bootstrap_interval(difference, key=keys["interval"]), test.pvalue))
     tests = pd.DataFrame(rows, columns=["against", "difference", "low", "high", "p"])
-    order = np.argsort(tests.p.to_numpy())
-    corrected = np.maximum.accumulate(tests.p.to_numpy()[order] * np.arange(len(order), 0, -1))
-    tests.loc[order, "p_holm"] = np.minimum(corrected, 1.0)
-    return tests
+    return tests.assign(p_holm=holm(tests.p))
+
+
+def holm(p: Sequence[float] | Float[np.ndarray, " tests"] | pd.Series) -> Float[np.ndarray, " tests"]:
+    r"""Return p-values corrected for how many there are (Holm 1979): whoever claims several things tests one family.
+
+    The m-th smallest of M becomes the largest of $(M - l + 1)\, p_{(l)}$ over $l \le m$, at most 1.
+    """
+    p = np.asarray(p, float)
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return corrected
 
 
 def share_of_lift(

@@ -18,6 +18,7 @@ from rec_transfer.evaluation.splits import leave_last_out
 from rec_transfer.evaluation.statistics import (
     bootstrap_interval,
     by_group,
+    holm,
     paired_tests,
     per_user,
     share_of_lift,
@@ -389,6 +390,13 @@ def test_few_users_get_the_exact_permutation_test():
         assert row.low < row.difference < row.high
         assert row.p == pytest.approx(exact_p(differences))
     assert tests.p[1] == pytest.approx(2 / 2**8)
+
+
+def test_holm_does_not_depend_on_the_order_of_the_tests():
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm(p[::-1]), holm(p)[::-1])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0]
 
 
 def test_holm_by_hand():
