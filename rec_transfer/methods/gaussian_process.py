@@ -37,7 +37,7 @@ class Prior(NamedTuple):
 
 
 START = Prior(0.05, 0.05, 0.3, 0.5, 2.5)  # where the search begins, for interests with unit variance
-BOUNDS = Prior(*4 * [(-9.0, 3.0)], (-1.0, 3.0))  # of the logarithms
+BOUNDS = [*4 * [(-9.0, 3.0)], (-1.0, 3.0)]  # of the logarithms of the variances and of the length
 
 
 class Apart(NamedTuple):
