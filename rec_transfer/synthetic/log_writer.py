@@ -1,4 +1,7 @@
-"""Write a population as the log of a platform, and damage it on request; the click counts can be recovered exactly."""
+"""Write a population as the log of a platform, and damage it on request.
+
+The click counts can be recovered exactly, unless rows are asked to be lost.
+"""
 
 import csv
 from collections import Counter
@@ -29,7 +32,8 @@ class Dirt:
     """How dirty a log is made: rates are shares of the clean rows; ``bots`` is a number of accounts.
 
     The fields up to ``bots`` add rows beside intact ones; the reader drops them. The fields after it damage a detail of
-    an intact row; the reader repairs it. A bot needs a catalogue of at least seven items, or its rows are not
+    an intact row; the reader repairs it. ``lost`` takes the user from rows that have no intact one beside them, as real
+    damage does: the reader can only drop them, and counts come out too low. A bot needs a catalogue of at least seven items, or its rows are not
     recognised as a bot's.
 
     Raises:
@@ -48,6 +52,7 @@ class Dirt:
     blank_domains: float = 0.01
     wrong_ratings: float = 0.03
     formulas: float = 0.01
+    lost: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -148,6 +153,9 @@ def _dirty(rows, world, dirt, rng):
     damage("wrong_ratings", rating, [lambda row: 11, lambda row: -1, lambda row: "five"], rated)
     commented = [position for position, row in enumerate(rows) if row[comment] != ""]
     damage("formulas", comment, [lambda row: "=HYPERLINK(A1)", lambda row: "+1 for this one"], commented)
+
+    if dirt.lost:  # else nothing is drawn for it
+        damage("lost", user, [lambda row: ""], range(clean))
 
     home = {name: domain_name for domain_name, catalogue in world.catalogue.items() for name in catalogue.ids}
     added = []

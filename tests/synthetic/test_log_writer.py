@@ -24,7 +24,8 @@ REPAIRED = {
     "wrong_ratings": "rating: no number from 1 to 5, blanked",
     "formulas": "comment: formula made plain text",
 }
-HEAVY = Dirt(**{name: 0.2 for name in Dirt.__dataclass_fields__ if name != "bots"}, bots=4)
+MENDED = [name for name in Dirt.__dataclass_fields__ if name != "lost"]  # what leaves the click counts as they are
+HEAVY = Dirt(**{name: 0.2 for name in MENDED if name != "bots"}, bots=4)
 
 
 def write_and_read(population, world, folder, *, dirt, seed=0):
@@ -83,7 +84,7 @@ def test_a_clean_log_holds_nothing_to_drop_or_repair(clean, population):
 
 def test_a_dirty_log_gives_back_the_clean_one(clean, population, world, tmp_path):
     log, written, bots_copies = write_and_read(population, world, tmp_path, dirt=Dirt())
-    assert all(written[name] > 0 for name in Dirt.__dataclass_fields__)
+    assert all(written[name] > 0 for name in MENDED)
     assert_same_clicks(log, population)
     assert_as_written(log.events_report, written, bots_copies)
     added = sum(written[name] for name in ("duplicates", "bots", *DROPPED))
@@ -105,14 +106,14 @@ def test_so_does_a_log_of_which_every_second_row_is_dirt(few, tmp_path, seed):
 def test_damage_to_every_row_is_still_repaired(few, tmp_path):
     # Rows without a domain are copied under a wrong one, which must not happen to be the item's.
     world, population = few
-    dirt = Dirt(**(dict.fromkeys(Dirt.__dataclass_fields__, 1.0) | {"bots": 1}))
+    dirt = Dirt(**(dict.fromkeys(MENDED, 1.0) | {"bots": 1}))
     log, written, bots_copies = write_and_read(population, world, tmp_path, dirt=dirt)
     assert_same_clicks(log, population)
     assert_as_written(log.events_report, written, bots_copies)
     assert log.events_report.repaired["domain: filled in from the item"] == log.events_report.rows_kept
 
 
-@pytest.mark.parametrize("name", Dirt.__dataclass_fields__)
+@pytest.mark.parametrize("name", MENDED)
 def test_each_kind_of_dirt_alone_is_reported_as_that_alone(few, tmp_path, name):
     world, population = few
     dirt = Dirt(**{**vars(CLEAN), name: 2 if name == "bots" else 0.5})
@@ -122,6 +123,18 @@ def test_each_kind_of_dirt_alone_is_reported_as_that_alone(few, tmp_path, name):
     if name in ("duplicates", "bots"):
         assert ("bot" in log.events_report.dropped) == (name == "bots")
     assert bool(log.events_report.repaired) == (name in REPAIRED)
+
+
+def test_lost_rows_do_not_come_back(few, tmp_path):
+    world, population = few
+    log, written, _ = write_and_read(population, world, tmp_path, dirt=Dirt(**{**vars(CLEAN), "lost": 0.5}))
+    report = log.events_report
+    assert written["lost"] == report.dropped["user_id: missing"] == round(0.5 * report.rows_read)
+    truth = {name: domain.counts.sum() for name, domain in population.interactions.items()}
+    read = {name: domain.counts.sum() for name, domain in from_events(log.coded()).items()}
+    assert all(0.2 < read[name] / truth[name] < 0.8 for name in truth)
+    for name, domain in from_events(log.coded()).items():
+        assert (domain.counts > population.interactions[name].select(domain.users).counts).nnz == 0
 
 
 @pytest.mark.parametrize("dirt", [CLEAN, Dirt()], ids=["clean", "dirty"])
