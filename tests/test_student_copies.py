@@ -43,7 +43,6 @@ WEAK = {
     #
     "09_alignment": (1, 2, 3, 4),
     #
-    "10_why_alignment_fails": (1, 2, 3, 4),
     #
     "11_recommend": (1, 2, 3, 4),
     #
@@ -51,7 +50,6 @@ WEAK = {
     #
     "13_evaluation": (1, 2, 3, 4),
     #
-    "14_cold_start": (1, 2, 3, 4),
     #
     "15_real_data": (1, 2, 3, 4),
     #
