@@ -33,12 +33,6 @@ WEAK = {
     #
     "04_linear_models": (1, 2, 3, 4, 5),
     #
-    "05_elbo": (1, 5),
-    #
-    "06_reparameterization": (3, 4),
-    #
-    "07_kl_term": (1, 2, 3, 4, 5),
-    #
     "08_vae": (1, 2, 3, 4, 5),
     #
     "09_alignment": (1, 2, 3, 4),
@@ -48,8 +42,6 @@ WEAK = {
     "11_recommend": (1, 2, 3, 4),
     #
     "12_case_study": (1, 2, 3, 4),
-    #
-    "13_evaluation": (1, 2, 3, 4),
     #
     "14_cold_start": (1, 2, 3, 4),
     #
