@@ -23,7 +23,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORTEST = 15  # characters: less than this explains nothing
 # Exercises by notebook whose checks print nothing or accept a mutant, until they are mended. No new ones.
 WEAK = {
-    "00_tour": (1, 2, 3),
     #
     "01_interest_transfer": (1, 2, 3, 4),
     #
@@ -35,19 +34,14 @@ WEAK = {
     #
     "08_vae": (1, 2, 3, 4, 5),
     #
-    "09_alignment": (1, 2, 3, 4),
+    "09_alignment": (3, 4),
     #
     #
     "11_recommend": (1, 2, 3, 4),
     #
-    "12_case_study": (1, 2, 3, 4),
     #
-<<<<<<< HEAD
     "13_evaluation": (1, 2, 3, 4),
     #
-=======
-    "14_cold_start": (1, 2, 3, 4),
->>>>>>> wF
     #
     "15_real_data": (1, 2, 3, 4),
     #
