@@ -43,6 +43,8 @@ WEAK = {
     "13_evaluation": (1, 2, 3, 4),
     #
     #
+    "12_case_study": (4,),
+    #
     "15_real_data": (1, 2, 3, 4),
     #
     "23_scaling": (2, 3),
