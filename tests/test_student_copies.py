@@ -1,6 +1,7 @@
-"""Every exercise, both ways: its solution passes its self-check, and what a student starts from does not."""
+"""Every exercise, both ways: its solution passes its self-check, stubs and wrong answers do not."""
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+from exercise_mutants import ALWAYS, MUTANTS, Spoilt
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -19,6 +21,42 @@ from student_copies import MalformedNotebook, find_exercises, function_names, re
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORTEST = 15  # characters: less than this explains nothing
+# Exercises by notebook whose checks print nothing or accept a mutant, until they are mended. No new ones.
+WEAK = {
+    "00_tour": (1, 2, 3),
+    #
+    "01_interest_transfer": (1, 2, 3, 4),
+    #
+    "02_behaviour_data": (1, 2, 3, 4),
+    #
+    "03_synthetic_world": (4, 5),
+    #
+    "04_linear_models": (1, 2, 3, 4, 5),
+    #
+    "05_elbo": (1, 5),
+    #
+    "06_reparameterization": (3, 4),
+    #
+    "07_kl_term": (1, 2, 3, 4, 5),
+    #
+    "08_vae": (1, 2, 3, 4, 5),
+    #
+    "09_alignment": (1, 2, 3, 4),
+    #
+    "10_why_alignment_fails": (1, 2, 3, 4),
+    #
+    "11_recommend": (1, 2, 3, 4),
+    #
+    "12_case_study": (1, 2, 3, 4),
+    #
+    "13_evaluation": (1, 2, 3, 4),
+    #
+    "14_cold_start": (1, 2, 3, 4),
+    #
+    "15_real_data": (1, 2, 3, 4),
+    #
+    "23_scaling": (2, 3),
+}
 # What a check may raise on a function that returns None; a NameError would be the notebook's own mistake.
 STUMBLES = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -27,15 +65,35 @@ def run(source, names, where):
     exec(compile(source, where, "exec"), names)
 
 
-def outcome(solution, check, setup_names, where):
-    """The error that the self-check, or the solution before it, ends with; None where it passes."""
+def outcome(solution, check, setup_names, where, change=lambda names: None):
+    """The error that the self-check, or the solution before it, ends with; None where it passes.
+
+    ``change`` may put other functions into the notebook's names after the solution.
+    """
     names = dict(setup_names)
     try:
         run(solution, names, f"{where}: solution")
+        change(names)
         run(check, names, f"{where}: self-check")
     except Exception as error:
         return error
     return None
+
+
+def survivors(solution, check, setup_names, where):
+    """Function and mutant, of every wrong answer that the self-check accepts."""
+    for function in function_names(solution):
+        for mutant in MUTANTS:
+            made = []
+
+            def spoil(names, function=function, mutant=mutant, made=made):
+                made.append(Spoilt(names[function], mutant))
+                names[function] = made[0]
+
+            with contextlib.redirect_stdout(io.StringIO()):
+                error = outcome(solution, check, setup_names, where, spoil)
+            if error is None and made[0].differs:
+                yield f"{function}: {mutant}"
 
 
 def described(error):
@@ -47,10 +105,11 @@ def exercise_faults(exercise, cells, setup_names, name):
     solution, check = cells[exercise.solution].source, cells[exercise.check].source
     where = f"{name}, exercise {exercise.number}"
 
-    error = outcome(solution, check, setup_names, where)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        error = outcome(solution, check, setup_names, where)
     if error is not None:
         yield f"{where}: the notebook's own solution fails its self-check: {described(error)}"
-
+        return
     error = outcome(stub(solution, exercise.number, where), check, setup_names, where)
     if not isinstance(error, NotImplementedError) or f"Exercise {exercise.number}:" not in str(error):
         yield f"{where}: the self-check must let the stub's NotImplementedError through, but {described(error)}"
@@ -64,6 +123,13 @@ def exercise_faults(exercise, cells, setup_names, name):
             yield f"{where}: the self-check passes {what}: assert on what each function returns"
         elif not isinstance(error, STUMBLES) or len(str(error).strip()) < SHORTEST:
             yield f"{where}: {what} a student reads {described(error)!r}: say what came and what was expected"
+
+    if exercise.number in WEAK.get(Path(name).stem, ()):
+        return
+    if not printed.getvalue().strip():
+        yield f"{where}: the self-check prints nothing when it passes: print one line, or passed looks like not run"
+    for survivor in survivors(solution, check, setup_names, where):
+        yield f"{where}: the self-check accepts a wrong answer, {survivor}"
 
 
 def notebook_faults(path):
@@ -152,7 +218,11 @@ def twice(number):
 # Below the function.
 '''.strip()
 HALF = 'def half(number):\n    """Half of a number."""\n    return number / two'
-CHECK = 'assert half(3) == 1.5, f"half of 3: got {half(3)}, expected 1.5"'
+CHECK = """
+for number in (3, 5):
+    assert half(number) == number / 2, f"half of {number}: got {half(number)}, expected {number / 2}"
+print("half of 3:", half(3))
+""".strip()
 
 
 def cell(source, *tags):
@@ -210,17 +280,62 @@ TWO_FUNCTIONS = f'{HALF}\n\n\ndef third(number):\n    """A third."""\n    return
         ({"solution": HALF.replace("/", "*")}, "own solution fails its self-check: AssertionError"),
         ({"setup": "pass"}, "own solution fails its self-check: NameError"),  # a name that is not the setup cell's
         ({"check": "half(3)"}, "passes with half returning None"),
-        ({"check": f"try:\n    {CHECK}\nexcept NotImplementedError:\n    pass"}, "stub's NotImplementedError through"),
-        ({"check": "assert half(3)"}, "a student reads 'AssertionError: '"),
-        ({"check": f"try:\n    {CHECK}\nexcept NotImplementedError as error:\n    assert False, str(error)"}, "let"),
+        ({"check": f"try:\n    half(1)\nexcept NotImplementedError:\n    half = abs\n{CHECK}"}, "must let the stub"),
+        ({"check": f"assert half(3)\n{CHECK}"}, "a student reads 'AssertionError: '"),
+        ({"check": f"try:\n    half(1)\nexcept NotImplementedError:\n    assert False, 'hidden'\n{CHECK}"}, "must let"),
         ({"check": f"if half(3) is None:\n    raise RuntimeError('nothing came back')\n{CHECK}"}, "reads 'Runt"),
         ({"solution": TWO_FUNCTIONS}, "passes with third returning None"),
+        ({"check": CHECK[: CHECK.index("print")]}, "the self-check prints nothing when it passes"),
+        ({"check": "assert abs(half(3) - 1.5) < 0.1, 'not a half'\nprint(half(5))"}, "answer, half: 1 % more"),
+        ({"check": CHECK.replace("(3, 5)", "(3,)").replace("print(", "print(3, ") }, "half: the first answer, always"),
     ],
 )  # fmt: skip
 def test_a_bad_exercise_is_reported(shelf, changed, fault):
-    (found,) = notebook_faults(shelf(small(**changed)) / "notebooks/01_halves.ipynb")
-    assert fault in found
-    assert "01_halves.ipynb, exercise 1" in found
+    found = notebook_faults(shelf(small(**changed)) / "notebooks/01_halves.ipynb")
+    assert any(fault in line for line in found), found
+    assert all("01_halves.ipynb, exercise 1" in line for line in found)
+
+
+# What a check of arrays may forget to ask, and the mutant that shows it.
+
+ROWS = """
+import numpy as np
+
+def halves(numbers):
+    \"\"\"Half of every number.\"\"\"
+    return np.asarray(numbers) / 2
+""".strip()
+
+
+@pytest.mark.parametrize(
+    ("check", "survivor"),
+    [
+        ("assert halves([1, 2]).sum() == 1.5, 'wrong'", "summed over all axes"),
+        ("assert halves([1, 2])[0] == 0.5, 'wrong'", "first row repeated"),
+        ("assert halves([1, 2]).sum() == 1.5, 'wrong'", "the mean in every entry"),
+        ("assert abs(halves([1, 2]) - [0.5, 1]).max() < 0.1, 'wrong'", "1 % more"),
+        ("assert (halves([1, 2]) == [0.5, 1]).all() and len(halves([4, 2])) == 2, 'no'", "the first answer, always"),
+    ],
+)
+def test_a_check_that_accepts_a_wrong_array_is_found_out(check, survivor):
+    assert f"halves: {survivor}" in list(survivors(ROWS, check, {}, "here"))
+
+
+def test_a_mutant_that_changes_nothing_is_none():
+    nothing = [one.removeprefix("halves: ") for one in survivors(ROWS, "halves([]), halves(0.0)", {}, "here")]
+    assert nothing == ["summed over all axes", ALWAYS]  # 0 where there are no numbers, and answers of two shapes
+    same_rows = "import numpy as np\nassert (halves(np.ones((3, 2))) == 0.5).all(), 'wrong'"
+    assert "halves: first row repeated" not in list(survivors(ROWS, same_rows, {}, "here"))
+
+
+def test_functions_and_lists_that_are_answers_are_spoilt_too():
+    makes = 'def adder(one):\n    """Adds one."""\n    return lambda other: one + other'
+    lazy = "assert abs(adder(1)(10) - 11) <= 1, 'wrong'"
+    assert "adder: 1 % more" in list(survivors(makes, lazy, {}, "here"))
+    strict = "assert adder(1)(10) == 11 and adder(2)(5) == 7, 'wrong'"
+    assert not list(survivors(makes, strict, {}, "here"))
+    lists = 'def pairs(end):\n    """Pairs."""\n    return [(i, i + 1) for i in range(end)]'
+    assert "pairs: first row repeated" in list(survivors(lists, "assert len(pairs(4)) == 4, 'wrong'", {}, "here"))
 
 
 HEADING, SOLVED, CHECKED = text("### Exercise 1 · recall"), cell(HALF, "solution"), cell(CHECK, "self-check")

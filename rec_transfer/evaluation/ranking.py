@@ -19,7 +19,7 @@ from rec_transfer.types import Key, Split
 
 CELLS_AT_ONCE = 1_000_000  # users x items counted at a time: 4 MB, which stay in the processor's cache
 ITEMS_AT_ONCE = 32  # compared before the sums are written
-COLUMNS = 8  # hidden items of a user that a chunk has room for, or 2, 3, 4, 8, 16 ... times as many
+COLUMNS = 4  # hidden items of a user that a chunk has room for, or 2, 3, 4, 8, 16 ... times as many
 
 
 class Ranked(NamedTuple):
@@ -163,54 +163,63 @@ def _chunks(hidden):
 class _Chunk(NamedTuple):
     rows: np.ndarray  # users
     place: np.ndarray  # [users, columns]: positions of their entries, -1 where a user has fewer
-    own: np.ndarray  # the ordered scores of those entries
+    own: np.ndarray  # the scores of those entries
     itself: int  # 1 where an entry stands in ``lists`` too
-    lists: np.ndarray  # [users, items] of ``_ordered`` scores: the least number where an item stands in no list
+    lists: np.ndarray  # [users, items] of scores: ``_NOWHERE`` where an item stands in no list
 
 
-def _ordered(scores):
+_NOWHERE = -1  # the bits of a NaN, which no score has; ``_ordered`` makes them the least number
+
+
+def _ordered(scores: Array) -> Array:
     """Whole numbers in the order of the scores, above the least one, which no score has.
 
     They are the bits of the floats. XLA takes the smallest floats for zero; whole numbers it compares as they are.
     """
-    scores = np.where(scores == 0, 0, scores)  # one zero, without a sign
-    kind = np.int32 if scores.dtype == np.float32 else np.int64
-    bits = scores.view(kind)
-    return np.where(bits < 0, bits ^ np.iinfo(kind).max, bits)
+    kind = jnp.int32 if scores.dtype == jnp.float32 else jnp.int64
+    bits = jax.lax.bitcast_convert_type(scores, kind)
+    least = jnp.iinfo(kind).min
+    bits = jnp.where(bits == least, 0, bits)  # one zero, without a sign
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(kind).max, bits)
 
 
 def _lay_out(scores, rows, place, hidden, known, candidates, alone):
     if np.isnan(scores).any():
         raise ValueError(f"scores: got {int(np.isnan(scores).sum())} NaN, expected numbers")
-    lists = _ordered(scores)
-    nowhere = np.iinfo(lists.dtype).min
     columns = hidden.indices[np.maximum(place, 0)]
-    own, entries = np.take_along_axis(lists, columns, axis=1), hidden[rows]
+    own, entries = np.take_along_axis(scores, columns, axis=1), hidden[rows]
     where = np.repeat(np.arange(len(rows)), np.diff(entries.indptr)), entries.indices
-    theirs = lists[where]
+    theirs, bits = scores[where], scores.view(np.int32 if scores.dtype == np.float32 else np.int64)
     if candidates is not None:
-        lists[:, ~candidates] = nowhere
+        bits[:, ~candidates] = _NOWHERE
     if known is not None:
         part = known[rows]
-        lists[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = nowhere
-    lists[where] = nowhere if alone else theirs
-    return _Chunk(rows, place, own, int(not alone), lists)
+        bits[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = _NOWHERE
+    if alone:
+        bits[where] = _NOWHERE
+    else:
+        scores[where] = theirs
+    return _Chunk(rows, place, own, int(not alone), scores)
 
 
 def _count(chunk):
-    exact = jax.enable_x64(True) if chunk.lists.dtype == np.int64 else nullcontext()
-    with exact:
+    with _precision_of(chunk.lists):
         return _higher_and_equal(chunk.lists, chunk.own)
+
+
+def _precision_of(scores):
+    return jax.enable_x64(True) if scores.dtype == np.float64 else nullcontext()
 
 
 @jax.jit
 def _higher_and_equal(
-    lists: Int[Array, "users items"], own: Int[Array, "users columns"]
+    lists: Num[Array, "users items"], own: Num[Array, "users columns"]
 ) -> tuple[Int[Array, "users columns"], Int[Array, "users columns"]]:
     """How many of a user's scores are higher than, and equal to, each of the user's own.
 
     Item by item for all users and columns at once: sums along a row of scores would not be vectorised on the CPU.
     """
+    lists, own = _ordered(lists), _ordered(own)
     nowhere = jnp.iinfo(lists.dtype).min
     columns = jnp.pad(lists.T, ((0, -lists.shape[1] % ITEMS_AT_ONCE), (0, 0)), constant_values=nowhere)
     own = own.T
@@ -237,7 +246,7 @@ def _write(chunk, counts, higher, equal, hidden, *, key, first):
         chance = _chance(key, first + chunk.rows[line], hidden.shape[1])
         for column in np.flatnonzero(tied[line]):
             entry = chunk.place[line, column]
-            equals = chunk.lists[line] == chunk.own[line, column]
+            equals = chunk.lists[line] == chunk.own[line, column]  # NumPy tells small floats apart, and NaN from all
             equal[entry] = np.count_nonzero(chance[equals] > chance[hidden.indices[entry]])
 
 

@@ -1,8 +1,11 @@
-"""Choosing among candidates on the overlapping users, the only ones whose target rows a method may be checked on."""
+"""Choosing among candidates on the overlapping users, the only ones whose target rows a method may be checked on.
+
+A scorer whose settings were chosen on its training users says which in its attribute ``choice``, a line of text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -75,6 +78,10 @@ def tuned(candidates: Mapping[str, FitMethod], *, folds: int = 5) -> FitMethod:
     """Return the method that cross-validates the candidates, then fits the best (the first of equals) on everything.
 
     What it fits is a ``Tuned``: a scorer that shows its choice.
+
+    Args:
+        candidates: name -> ``fit(train, *, key) -> scorer``.
+        folds: parts that the overlapping users are split into.
     """
 
     def fit(train: TrainingData, *, key: Key) -> Tuned:
@@ -84,3 +91,21 @@ def tuned(candidates: Mapping[str, FitMethod], *, folds: int = 5) -> FitMethod:
         return Tuned(candidates[choice](train, key=keys["fit"]), choice, means.to_dict())
 
     return fit
+
+
+def telling(fit: FitMethod, tell: Callable[[str], None]) -> FitMethod:
+    """Return the method; every fit also tells the scorer's ``choice``, or "" where no setting was chosen.
+
+    So a table can store a row's setting beside its number: ``evaluate`` returns numbers alone.
+
+    Args:
+        fit: the method.
+        tell: is called with the choice, such as ``partial(chosen.__setitem__, name)``.
+    """
+
+    def fit_and_tell(train: TrainingData, *, key: Key) -> Scorer:
+        scorer = fit(train, key=key)
+        tell(getattr(scorer, "choice", ""))
+        return scorer
+
+    return fit_and_tell

@@ -1,6 +1,7 @@
 """Scores put together: popularity added to a method, the mean and the mixture of several, weights grown."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -127,6 +128,22 @@ def grow_mixture(
     return grown
 
 
+class Averaged(NamedTuple):
+    """The mean of several scorers' scores; ``choice`` is what each of them chose, where it chose anything."""
+
+    scorers: dict[str, Scorer]
+
+    @property
+    def choice(self) -> str:
+        """Return the settings that were chosen, by name."""
+        chosen = {name: getattr(scorer, "choice", "") for name, scorer in self.scorers.items()}
+        return "; ".join(f"{name}: {choice}" for name, choice in chosen.items() if choice)
+
+    def __call__(self, history: History) -> Scores:
+        """Return scores [users, items]."""
+        return np.mean([scorer(history) for scorer in self.scorers.values()], axis=0)
+
+
 def averaged(methods: Mapping[str, FitMethod]) -> FitMethod:
     """Return the method whose scores are the mean of several methods' scores, all fitted with one key.
 
@@ -140,8 +157,7 @@ def averaged(methods: Mapping[str, FitMethod]) -> FitMethod:
     if not methods:
         raise ValueError("methods: got none, expected at least one to average")
 
-    def fit(train: TrainingData, *, key: Key) -> Scorer:
-        scorers = [fit_one(train, key=key) for fit_one in methods.values()]
-        return lambda history: np.mean([scorer(history) for scorer in scorers], axis=0)
+    def fit(train: TrainingData, *, key: Key) -> Averaged:
+        return Averaged({name: fit_one(train, key=key) for name, fit_one in methods.items()})
 
     return fit

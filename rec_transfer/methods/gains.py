@@ -1,6 +1,7 @@
 """Score items by what they are worth in a list, given samples of a user's click probabilities."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def list_gains(
     }
 
 
-@jax.jit
+@partial(jax.jit, static_argnames=("judged",))
 def expected_gains(
     decode: Callable,
     interests: Float[Array, "users draws latent"],

@@ -4,10 +4,10 @@ Each coordinate of the target interest is $z_t = f(z_s) + \epsilon$, $\epsilon \
 $k(x, x') = c + l\, x^\top x' + b \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$: a level, a line and a bend. No interest is
 known. A source interest enters as its posterior $N(m, C)$, through the expected kernel (Girard et al. 2003). The target
 clicks enter as Gaussian evidence (``models.laplace``), so users with few clicks count for less. The four variances and
-the length maximise the probability of the overlapping users' target evidence.
+the length $\ell$ maximise the probability of the overlapping users' target evidence.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,8 +21,6 @@ from rec_transfer.models.factor_model import FactorModel, domain_factor_models, 
 from rec_transfer.models.laplace import Evidence, posterior_of
 from rec_transfer.types import Gaussian, History, Key, TrainingData
 
-LENGTHS = (2.5,)  # of interests with unit variance
-START = (0.05, 0.05, 0.3, 0.5)  # level, line, bend, noise: where the search for the variances begins
 MAX_PAIRS = 500  # the cost grows with the cube of pairs x latent
 DRAWS = 400  # shared by all users; with 100 the share of the gain moves by .02
 USERS_AT_ONCE = 50
@@ -38,22 +36,44 @@ class Prior(NamedTuple):
     length: float
 
 
-def expected_bend(here: Gaussian, there: Gaussian, *, length: float) -> Float[np.ndarray, "here there"]:
+START = Prior(0.05, 0.05, 0.3, 0.5, 2.5)  # where the search begins, for interests with unit variance
+BOUNDS = Prior(*4 * [(-9.0, 3.0)], (-1.0, 3.0))  # of the logarithms
+
+
+class Apart(NamedTuple):
+    """How far the interests of every two users are apart, along the axes of their common spread $S = C + C'$.
+
+    ``spread`` holds the variances along the axes, ``squares`` the squared differences of the means.
+    """
+
+    spread: Float[np.ndarray, "here there latent"]
+    squares: Float[np.ndarray, "here there latent"]
+
+
+def apart(here: Gaussian, there: Gaussian) -> Apart:
+    """Return how far every user here is from every user there: all that ``expected_bend`` needs of them."""
+    mean, other = (np.asarray(side.mean, float) for side in (here, there))
+    total = np.asarray(here.covariance, float)[:, None] + np.asarray(there.covariance, float)[None]
+    spread, axes = np.linalg.eigh(total)
+    along = np.einsum("ija,ijab->ijb", mean[:, None] - other[None], axes)
+    return Apart(spread, along**2)
+
+
+def expected_bend(
+    users: Apart, length: float
+) -> tuple[Float[np.ndarray, "here there"], Float[np.ndarray, "here there"]]:
     r"""Return $E \exp(-\lVert x - x' \rVert^2 / 2 \ell^2)$ for independent $x \sim N(m, C)$ and $x' \sim N(m', C')$.
 
-    It is $\lvert I + S / \ell^2 \rvert^{-1/2} \exp(-\frac12 (m - m')^\top (\ell^2 I + S)^{-1} (m - m'))$ with $S = C +
-    C'$.
+    It is $\prod_j (1 + s_j / \ell^2)^{-1/2} \exp(-d_j^2 / 2 (\ell^2 + s_j))$, with $s_j$ and $d_j^2$ the spread and the
+    squares along axis j. The second array is its derivative by $\log \ell$.
 
     Args:
-        here, there: the Gaussians of x and x'.
+        users: how far they are apart.
         length: $\ell$, in units of the interests.
     """
-    mean, other = (np.asarray(side.mean, float) for side in (here, there))
-    spread = np.asarray(here.covariance, float)[:, None] + np.asarray(there.covariance, float)[None]
-    factor = np.linalg.cholesky(spread / length**2 + np.eye(mean.shape[1]))
-    apart = np.linalg.solve(factor, ((mean[:, None] - other[None]) / length)[..., None])[..., 0]
-    log_determinant = 2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
-    return np.exp(-0.5 * np.sum(apart**2, axis=-1) - 0.5 * log_determinant)
+    total = length**2 + users.spread
+    bend = np.exp(-0.5 * np.sum(users.squares / total + np.log(total / length**2), axis=-1))
+    return bend, bend * np.sum((users.spread + users.squares * length**2 / total) / total, axis=-1)
 
 
 def prior_covariance(
@@ -66,7 +86,7 @@ def prior_covariance(
 
     Args:
         source: the pairs' source posteriors.
-        bend: ``expected_bend`` between the pairs.
+        bend: the first array of ``expected_bend`` between the pairs.
         prior: the variances of the parts (level, line, bend, noise).
     """
     mean, own = np.asarray(source.mean, float), np.trace(np.asarray(source.covariance), axis1=1, axis2=2)
@@ -76,12 +96,12 @@ def prior_covariance(
 
 
 def negative_log_evidence(
-    log_variances: Float[np.ndarray, "4"],
+    log_prior: Float[np.ndarray, "5"],
     source: Gaussian,
-    bend: Float[np.ndarray, "pairs pairs"],
+    users: Apart,
     roots: Float[np.ndarray, "pairs latent latent"],
     shift: Float[np.ndarray, "pairs latent"],
-) -> tuple[float, Float[np.ndarray, "4"]]:
+) -> tuple[float, Float[np.ndarray, "5"]]:
     r"""Return $\frac12 \log \lvert M \rvert + \frac12 y^\top M^{-1} y$ and its gradient, by which ``Prior`` is fitted.
 
     It is the negative log-probability of the pairs' target clicks, in nats up to a constant. The target evidence of a
@@ -89,20 +109,22 @@ def negative_log_evidence(
     with unit noise. So $M = I + L^\top (K \otimes I) L$, where K is the covariance of one coordinate.
 
     Args:
-        log_variances: logarithms of level, line, bend and noise.
+        log_prior: logarithms of level, line, bend, noise and length.
         source: the pairs' source posteriors.
-        bend: ``expected_bend`` between the pairs.
+        users: how far they are apart.
         roots: L of each pair.
         shift: h of each pair.
     """
-    prior = Prior(*np.exp(log_variances), 1.0)
+    prior = Prior(*np.exp(log_prior))
+    bend, longer = expected_bend(users, prior.length)
     covariance, parts = prior_covariance(source, bend, prior)
     inverse, log_determinant, weights, seen = _solve(covariance, roots, shift)
     # The derivative by K needs only the trace over coordinates of L M^-1 L' for each two pairs.
     trace = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True)
     slope = 0.5 * (trace - weights @ weights.T)
-    gradient = np.einsum("ij,kij->k", slope, parts) * np.array(prior[:4])
-    return 0.5 * (log_determinant + seen), gradient
+    np.fill_diagonal(longer, 0)  # a user's covariance with itself does not depend on the length
+    derivatives = [*np.array(prior[:4])[:, None, None] * parts, prior.bend * longer]
+    return 0.5 * (log_determinant + seen), np.array([np.sum(slope * derivative) for derivative in derivatives])
 
 
 def _solve(covariance, roots, shift):
@@ -122,6 +144,20 @@ def _solve(covariance, roots, shift):
     return inverse.reshape(pairs, latent, pairs, latent), log_determinant, weights, float(seen @ solution)
 
 
+def fit_prior(
+    source: Gaussian,
+    users: Apart,
+    roots: Float[np.ndarray, "pairs latent latent"],
+    shift: Float[np.ndarray, "pairs latent"],
+) -> Prior:
+    """Return the variances and the length that minimise ``negative_log_evidence``; for its arguments see there."""
+    from scipy.optimize import minimize
+
+    search = {"method": "L-BFGS-B", "bounds": BOUNDS, "options": {"maxiter": 20, "ftol": 1e-5}}
+    found = minimize(negative_log_evidence, np.log(START), args=(source, users, roots, shift), jac=True, **search)
+    return Prior(*map(float, np.exp(found.x)))
+
+
 class GaussianProcessTransfer(NamedTuple):
     """A fitted recommender for users of the source who are new in the target; its scores are expected gains.
 
@@ -137,6 +173,12 @@ class GaussianProcessTransfer(NamedTuple):
     spread: Float[Array, "pairs pairs"]
     clicks: Float[Array, " users"]
     key: Key
+    judged: float = 0.5
+
+    @property
+    def choice(self) -> str:
+        """Return the variances and the length that the overlapping users' evidence chose."""
+        return ", ".join(f"{name} {value:.2g}" for name, value in self.prior._asdict().items())
 
     def sample_target_posterior(self, history: History) -> Float[Array, "users draws latent"]:
         """Return samples of each user's target interest: the source interest is sampled, then f, then the noise."""
@@ -146,7 +188,8 @@ class GaussianProcessTransfer(NamedTuple):
     def __call__(self, history: History, *, gain: str = "NDCG@10") -> np.ndarray:
         """Return scores [users, items]: the expected gain of every item for the metric named."""
         interests = self.sample_target_posterior(history)
-        return np.asarray(expected_gains(self.target, interests, self.clicks, key=self.key)[gain])
+        gains = expected_gains(self.target, interests, self.clicks, key=self.key, judged=self.judged)
+        return np.asarray(gains[gain])
 
 
 def fit_gaussian_process(
@@ -154,7 +197,7 @@ def fit_gaussian_process(
     *,
     key: Key,
     latent: int = 8,
-    lengths: Sequence[float] = LENGTHS,
+    judged: float = 0.5,
     factor_models: Callable[..., FactorModel] | None = None,
 ) -> GaussianProcessTransfer:
     """Fit both domains' factor models, then the process on the overlapping users; a ``FitMethod``.
@@ -163,39 +206,25 @@ def fit_gaussian_process(
         train: the training data of one direction. At most 500 overlapping users are used for the process, sampled if
             there are more.
         key: fits the factor models, samples the pairs and the interests.
-        latent: dimensions of the interests.
-        lengths: lengths of the bend to choose from.
+        latent: dimensions of the interests; those of ``factor_models``, where given.
+        judged: share of a user's items that a list is judged by (see ``list_gains``): one half in ``cold_start``'s
+            splits; 1 where all that the user will do counts.
         factor_models: those of ``domain_factor_models``, to share them with other methods; None fits new ones.
-
-    Raises:
-        ValueError: there is no length to choose from.
     """
-    from scipy.optimize import minimize
-
-    if not len(lengths):
-        raise ValueError("lengths: got none, expected at least one")
     keys = named_keys(key, "pairs", "score")
     factor_models = factor_models or domain_factor_models(latent)
     here, there = factor_models(train.source, key=key), factor_models(train.target, key=key)
     users = np.sort(numpy_generator(keys["pairs"]).permutation(train.overlapping_users)[:MAX_PAIRS])
     source = posterior_of(evidence_of(here, train.source.select(users).counts))
     roots, shift = _roots(evidence_of(there, train.target.select(users).counts))
-    best = None
-    for length in lengths:
-        bend = expected_bend(source, source, length=length)
-        start = np.log(START) if best is None else best[0].x  # the optima of two lengths are close together
-        search = {"method": "L-BFGS-B", "bounds": [(-9, 3)] * 4, "options": {"maxiter": 15, "ftol": 1e-5}}
-        found = minimize(negative_log_evidence, start, args=(source, bend, roots, shift), jac=True, **search)
-        if best is None or found.fun < best[0].fun:
-            best = found, length, bend
-    found, length, bend = best
-    prior = Prior(*map(float, np.exp(found.x)), length)
-    covariance, _ = prior_covariance(source, bend, prior)
+    users_apart = apart(source, source)
+    prior = fit_prior(source, users_apart, roots, shift)
+    covariance, _ = prior_covariance(source, expected_bend(users_apart, prior.length)[0], prior)
     inverse, _, weights, _ = _solve(covariance, roots, shift)
-    spread = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True) / latent
+    spread = np.einsum("iab,ibjc,jac->ij", roots, inverse, roots, optimize=True) / shift.shape[1]
     clicks = np.asarray(train.target.counts.sum(axis=1), np.float32)
     arrays = (jnp.asarray(array, jnp.float32) for array in (weights, spread, clicks))
-    return GaussianProcessTransfer(here, there, prior, source, *arrays, keys["score"])
+    return GaussianProcessTransfer(here, there, prior, source, *arrays, keys["score"], judged)
 
 
 def _roots(evidence: Evidence):

@@ -31,6 +31,11 @@ class Transfer(NamedTuple):
     target: VAE
     domain_map: DomainMap
 
+    @property
+    def choice(self) -> str:
+        """Return the setting that the map chose on the overlapping users, or "" if it names none."""
+        return getattr(self.domain_map, "choice", "")
+
     def target_posterior(self, history: History) -> Gaussian:
         """Return the users' interest in the target domain given their source clicks and, if shown, target clicks."""
         mapped = self.domain_map(posterior(self.source, history.source))

@@ -1,4 +1,6 @@
-"""Tuning looks at overlapping users only, never at the row it scores, and takes the best."""
+"""Tuning looks at overlapping users only, never at the row it scores, takes the best, and says which it was."""
+
+from functools import partial
 
 import jax
 import numpy as np
@@ -6,7 +8,8 @@ import pytest
 
 from rec_transfer.evaluation import metrics
 from rec_transfer.evaluation.floors import fit_popularity, fit_random
-from rec_transfer.evaluation.tuning import cross_validate, tuned
+from rec_transfer.evaluation.protocol import evaluate
+from rec_transfer.evaluation.tuning import cross_validate, telling, tuned
 from rec_transfer.methods.linear import ridge
 from rec_transfer.models.forms import log_scaled
 from rec_transfer.types import History, TrainingData
@@ -81,6 +84,15 @@ def test_the_planted_best_is_chosen_and_refitted_on_everybody(split):
     assert fitted[-1] is split.train
     scores = scorer(split.history)
     np.testing.assert_allclose(scores, ridge(log_scaled, 3.0)(split.train, key=KEY)(split.history))
+
+
+def test_a_fit_tells_what_it_chose_and_is_otherwise_the_same_method(split):
+    chosen, method = {}, tuned({"chance": fit_random, "popularity": fit_popularity}, folds=2)
+    methods = {"tuned": method, "plain": fit_popularity}
+    told = {name: telling(fit, partial(chosen.__setitem__, name)) for name, fit in methods.items()}
+    values = evaluate(told, split, keys=[KEY])
+    assert chosen == {"tuned": "popularity", "plain": ""}
+    assert values.equals(evaluate(methods, split, keys=[KEY]))
 
 
 def test_of_equals_the_first_is_chosen_since_they_meet_the_same_folds_keys_and_ties(split):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from rec_transfer.evaluation.tuning import Tuned
 from rec_transfer.methods import ensembles
 from rec_transfer.types import History, Interactions, TrainingData
 
@@ -114,6 +115,15 @@ def test_the_mean_of_methods_is_the_mean_of_their_scores(train):
     np.testing.assert_allclose(mean(train, key=KEY)(ASKED), [[2, 4]])
     with pytest.raises(ValueError, match="methods: got none"):
         ensembles.averaged({})
+
+
+def test_an_average_names_what_its_parts_chose(train):
+    def choosing(train, *, key):
+        return Tuned(constant([1, 2])(train, key=key), "this one", {})
+
+    mean = ensembles.averaged({"one": choosing, "fixed": constant([3, 6]), "other": choosing})(train, key=KEY)
+    assert mean.choice == "one: this one; other: this one"
+    np.testing.assert_allclose(mean(ASKED), [[5 / 3, 10 / 3]])
 
 
 def test_nothing_to_mix_is_refused():

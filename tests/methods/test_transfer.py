@@ -47,6 +47,20 @@ def test_a_belief_is_the_aligned_source_posterior_and_a_score_its_decoded_mean(s
     np.testing.assert_allclose(scores, target.decoder(2 * belief.mean), rtol=1e-5, atol=1e-6)
 
 
+def test_a_setting_that_the_map_names_is_the_recommenders_choice(split, vaes):
+    def named(pairs, **_):
+        return Named()
+
+    class Named:
+        choice = "penalty 3"
+
+        def __call__(self, belief):
+            return belief
+
+    assert fit_transfer(split.train, named, *vaes, key=KEY).choice == "penalty 3"
+    assert fit_transfer(split.train, same, *vaes, key=KEY).choice == ""
+
+
 def test_the_aligner_sees_overlapping_users_paired_and_the_others_unpaired(split, vaes):
     seen = {}
 
