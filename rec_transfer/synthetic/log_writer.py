@@ -33,8 +33,8 @@ class Dirt:
 
     The fields up to ``bots`` add rows beside intact ones; the reader drops them. The fields after it damage a detail of
     an intact row; the reader repairs it. ``lost`` takes the user from rows that have no intact one beside them, as real
-    damage does: the reader can only drop them, and counts come out too low. A bot needs a catalogue of at least seven items, or its rows are not
-    recognised as a bot's.
+    damage does: the reader can only drop them, and counts come out too low. A bot needs a catalogue of at least seven
+    items, or its rows are not recognised as a bot's.
 
     Raises:
         ValueError: a share is outside 0 to 1, or the number of bots is negative; the message names it.
