@@ -122,7 +122,8 @@ def test_both_ways_of_sampling_give_the_same_gains_in_a_linear_world(world, spli
     assert np.mean((differences / error) ** 2) < 2  # 14 / 12 for Student's t with 14 degrees of freedom
 
 
-def test_the_pools_agree_behind_a_hidden_layer():
+def test_the_pools_agree_behind_a_hidden_layer(monkeypatch):
+    monkeypatch.setattr(oracle, "USERS_AT_ONCE", 20)  # a chunk is filled up to this number
     world = behind_a_hidden_layer(items=40, latent=3, users_per_domain=0, overlapping_users=0, test_users=20)
     counts = sample_population(world, key=KEY).interactions["films"].counts.toarray()
     found = oracle.score_users(world, "films", "books", counts, key=KEY)
