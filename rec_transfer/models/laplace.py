@@ -34,19 +34,11 @@ def no_evidence(users: int, *, latent: int) -> Evidence:
 
 
 def approximate(
-    log_likelihood: Callable,
-    observations: Any,
-    context: Any,
-    *,
-    latent: int,
-    steps: int = NEWTON_STEPS,
-    concave: bool = True,
+    log_likelihood: Callable, observations: Any, context: Any, *, latent: int, steps: int = NEWTON_STEPS
 ) -> Evidence:
     r"""Return Laplace's approximation of a likelihood, at the mode under a N(0, I) prior.
 
-    It is $P = -\nabla^2 \log p(x \mid z)$, $h = P z + z$ at the mode z. Where the log-likelihood is not concave, an
-    axis along which it curves upwards counts as flat (its $\lambda$ is 0): Newton steps then climb, and P stays
-    positive semi-definite.
+    It is $P = -\nabla^2 \log p(x \mid z)$, $h = P z + z$ at the mode z.
 
     Args:
         log_likelihood: ``f(interest [latent], observation, context)``, nats.
@@ -54,7 +46,6 @@ def approximate(
         context: what else the likelihood needs.
         latent: dimensions of the interest.
         steps: Newton steps to the mode.
-        concave: the log-likelihood is concave in the interest, as it is where logits are linear in it.
     """
 
     def one(observation):
@@ -62,18 +53,11 @@ def approximate(
             return log_likelihood(interest, observation, context) - 0.5 * interest @ interest
 
         def newton(_, interest):
-            hessian, slope = jax.hessian(log_joint)(interest), jax.grad(log_joint)(interest)
-            if concave:
-                move = -jnp.linalg.solve(hessian, slope)
-            else:
-                curvature, axes = jnp.linalg.eigh(-hessian)
-                move = axes @ (axes.T @ slope / jnp.maximum(curvature, 1.0))  # the prior's own curvature is 1
+            move = -jnp.linalg.solve(jax.hessian(log_joint)(interest), jax.grad(log_joint)(interest))
             return interest + move * jnp.minimum(1.0, MAX_STEP / jnp.maximum(jnp.linalg.norm(move), 1e-9))
 
         mode = jax.lax.fori_loop(0, steps, newton, jnp.zeros(latent))
         precision, axes = jnp.linalg.eigh(-jax.hessian(log_joint)(mode) - jnp.eye(latent))
-        if not concave:
-            precision = jnp.maximum(precision, 0.0)
         return Evidence(axes, precision, (precision + 1) * (mode @ axes))
 
     return jax.vmap(one)(observations)

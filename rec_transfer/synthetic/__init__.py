@@ -4,10 +4,12 @@ No other room imports this one: a method that looked into the world would prove 
 
 =====================  ====================================================================
 ``world``              a world of several domains, and users sampled from it
+``decoder``            what item vectors weigh: the interest itself, or a hidden layer's view of it
 ``naming``             made-up handles, titles, genres and prices
 ``log_writer``         a population as a platform's log, clean or damaged
 ``published_formats``  small files in the formats of the public data sets
 ``oracle``             the Bayes ceiling: scores by the true posterior
+``tempering``          posteriors that no Gaussian comes near, for the oracle
 ``truth``              methods that are told part of the truth, for experiments on what limits transfer
 =====================  ====================================================================
 """
@@ -25,6 +27,7 @@ from rec_transfer.synthetic.world import (
     common_interests,
     click_probabilities,
 )
+from rec_transfer.synthetic.decoder import DECODERS, HiddenLayer, item_features
 from rec_transfer.synthetic.naming import THEMES, genre, prices, titles, user_handles
 from rec_transfer.synthetic.log_writer import CLEAN, Dirt, write_log
 from rec_transfer.synthetic.published_formats import write_cdrib_pair, write_ratings
@@ -33,6 +36,7 @@ from rec_transfer.synthetic.oracle import (
     Draws,
     OracleScores,
     domain_of,
+    true_scores,
     true_log_likelihood,
     draw_posterior,
     posterior_gains,
@@ -43,12 +47,14 @@ from rec_transfer.synthetic.oracle import (
 
 __all__ = [
     "CLEAN",
+    "DECODERS",
     "ROLES",
     "THEMES",
     "Catalogue",
     "Dirt",
     "Domain",
     "Draws",
+    "HiddenLayer",
     "OracleScores",
     "Population",
     "World",
@@ -59,6 +65,7 @@ __all__ = [
     "domain_of",
     "draw_posterior",
     "genre",
+    "item_features",
     "make_world",
     "posterior_gains",
     "prices",
@@ -67,6 +74,7 @@ __all__ = [
     "shown_interests",
     "titles",
     "true_log_likelihood",
+    "true_scores",
     "user_handles",
     "with_oracle",
     "write_cdrib_pair",

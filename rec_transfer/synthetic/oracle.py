@@ -8,6 +8,9 @@ its posterior. In a bent world this posterior has several modes, and a single ch
 2. Prior samples weighted by this density find every mode. Hamiltonian moves (BlackJAX) spread the chains within them.
 3. z is sampled given u, and the samples are weighted by the exact likelihood over its approximation.
 
+Behind a hidden layer the likelihood is not log-concave, and with the Gaussian the pools disagree for most users. There
+u and the private part of the source interest are sampled together, under the exact likelihood alone (``tempering``).
+
 This is repeated in independent pools, whose agreement (R-hat, effective sample size) is the diagnosis. Users whose
 pools disagree are repeated with four times the samples.
 """
@@ -26,7 +29,9 @@ from rec_transfer.keys import named_keys
 from rec_transfer.methods.gains import GAINS, list_gains
 from rec_transfer.models import likelihoods
 from rec_transfer.models.laplace import approximate, log_marginal, log_marginal_of_all, resample
-from rec_transfer.synthetic.world import HiddenLayer, World, WorldConfig, common_interests, item_features
+from rec_transfer.synthetic.decoder import HiddenLayer, item_features, layer_of
+from rec_transfer.synthetic.tempering import temper
+from rec_transfer.synthetic.world import World, WorldConfig, common_interests
 from rec_transfer.types import FitMethod, History, Key, Scorer, TrainingData
 
 POOLS = 8  # independent runs, whose agreement is the diagnosis
@@ -71,13 +76,13 @@ class OracleScores(NamedTuple):
 def domain_of(world: World, name: str) -> Domain:
     """Return the true parameters of one domain."""
     d, sharpness = world.config.domains.index(name), world.config.sharpness
-    hidden = None if world.hidden is None else HiddenLayer(*(part[d] for part in world.hidden))
+    hidden = layer_of(world.hidden, d)
     domain = Domain(world.rotations[d], world.bends[d], sharpness * world.items[d], world.item_bias[d], hidden)
     return jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), domain)
 
 
 def true_scores(shown: Float[Array, "*users latent"], domain: Domain) -> Float[Array, "*users items"]:
-    r"""Return the items' scores $s\, \phi_d(z) V_d^\top + b_d$: the logits of where a click falls, with any decoder."""
+    r"""Return the items' scores $\gamma\, \phi_d(z) V_d^\top + b_d$: the logits of where a click falls."""
     return item_features(shown, domain.hidden) @ domain.items.T + domain.item_bias
 
 
@@ -97,7 +102,7 @@ def draw_posterior(
     draws: int,
     key: Key,
 ) -> Draws:
-    r"""Return one pool of weighted samples from $p(u \mid x)$ for each user, by the steps 1 to 3 of this module.
+    r"""Return one pool of weighted samples from $p(u \mid x)$ for each user, by what this module's beginning says.
 
     Args:
         observations: pytree of arrays whose first axis is users.
@@ -114,8 +119,10 @@ def draw_posterior(
     def centre(interests):
         return config.relatedness * common_interests(interests, domain.rotation, domain.bends, bend=config.bend)
 
-    concave = domain.hidden is None
-    evidence = approximate(log_likelihood, observations, context, latent=latent, concave=concave)
+    if domain.hidden is not None:
+        known = {"log_likelihood": log_likelihood, "config": config, "draws": draws}
+        return draw_tempered(observations, domain, context, **known, key=key)
+    evidence = approximate(log_likelihood, observations, context, latent=latent)
     users = len(evidence.shift)
     prior = jax.random.normal(keys["prior"], (PRIOR_DRAWS, latent))
     log_weights = log_marginal_of_all(evidence, centre(prior), private)
@@ -150,6 +157,31 @@ def draw_posterior(
     exact = jax.vmap(jax.vmap(log_likelihood, (0, None, None)), (0, 0, None))(shown, observations, context)
     approximation = jnp.sum(evidence.shift[:, None] * along - 0.5 * evidence.precision[:, None] * along**2, axis=-1)
     return Draws(interests, jax.nn.softmax(exact - approximation, axis=1))
+
+
+@partial(jax.jit, static_argnames=("log_likelihood", "config", "draws"))
+def draw_tempered(
+    observations: Any,
+    domain: Domain,
+    context: Any,
+    *,
+    log_likelihood: Callable,
+    config: WorldConfig,
+    draws: int,
+    key: Key,
+) -> Draws:
+    """Return one pool as ``draw_posterior`` does, from chains in u and e_s under the exact likelihood alone.
+
+    ``draw_posterior`` calls it where the source's decoder has a hidden layer; it holds in every world, and costs more.
+    """
+
+    def of_both(both, observation, context):
+        common = common_interests(both[: config.latent], domain.rotation, domain.bends, bend=config.bend)
+        shown = config.relatedness * common + jnp.sqrt(1 - config.relatedness**2) * both[config.latent :]
+        return log_likelihood(shown, observation, context)
+
+    both = temper(of_both, observations, context, size=2 * config.latent, draws=draws, key=key)
+    return Draws(both[..., : config.latent], jnp.full(both.shape[:2], 1 / draws))
 
 
 @partial(jax.jit, static_argnames=("config",))

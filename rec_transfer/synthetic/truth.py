@@ -45,7 +45,11 @@ def true_items(world: World) -> Callable[..., FactorModel]:
 
     Their coordinates are those in which users' interests have mean 0 and variance I:
     z = m + L y with m and L L' the moments of 10^5 drawn users; the learned models have such coordinates too.
+
+    Raises:
+        ValueError: the world's decoder is not linear, so that its item vectors are no factor model's.
     """
+    _refuse_hidden_layers(world)
     config = world.config
     draw = np.random.default_rng(0).normal(size=(2, 100_000, config.latent))
 
@@ -63,8 +67,21 @@ def _moments(shown):
     return shown.mean(axis=0), np.linalg.cholesky(np.cov(shown.T))
 
 
+def _refuse_hidden_layers(world: World) -> None:
+    if world.hidden is not None:
+        raise ValueError(
+            "world: got decoder='two-layer', expected 'linear': behind a hidden layer, items are no vectors in the "
+            "space of interests, and no factor model holds them"
+        )
+
+
 def true_map(world: World) -> FitMethod:
-    """Return a method that learns nothing: the world's items and maps in the machinery of the shared latents."""
+    """Return a method that learns nothing: the world's items and maps in the machinery of the shared latents.
+
+    Raises:
+        ValueError: the world's decoder is not linear, so that its item vectors are no factor model's.
+    """
+    _refuse_hidden_layers(world)
 
     def fit(train: TrainingData, *, key) -> Scorer:
         sides = [oracle.domain_of(world, side.domain) for side in (train.source, train.target)]

@@ -10,12 +10,10 @@ from scipy import sparse
 
 from rec_transfer.keys import key_for, named_keys, numpy_generator
 from rec_transfer.synthetic import naming
+from rec_transfer.synthetic.decoder import DECODERS, HiddenLayer, hidden_layers, item_features, layer_of
 from rec_transfer.types import Interactions, Key
 
 ROLES = ("single", "overlapping", "test")
-DECODERS = ("linear", "two-layer")
-HIDDEN_PER_AXIS = 4  # hidden units of a two-layer decoder: 4 K, more than a factor model with K coordinates can hold
-STEEPNESS = 3.0  # of the hidden units: the linear part of z then explains three quarters of what taste adds to scores
 
 
 @dataclass(frozen=True)
@@ -85,14 +83,6 @@ class WorldConfig:
             raise ValueError(f"decoder: got {self.decoder!r}, expected one of {DECODERS}")
 
 
-class HiddenLayer(NamedTuple):
-    """The hidden layer of a two-layer decoder (see ``item_features``), of all domains or of one."""
-
-    weights: Float[np.ndarray | Array, "*domains latent hidden"]
-    offsets: Float[np.ndarray | Array, "*domains hidden"]
-    centre: Float[np.ndarray | Array, "*domains hidden"]
-
-
 class World(NamedTuple):
     """The parameters that generate users: everything that a Bayes oracle may know.
 
@@ -149,7 +139,7 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
     bends = numpy_generator(keys["bends"]).normal(0, latent**-0.5, (domains, latent, latent))
     hidden, features = None, latent
     if config.decoder == "two-layer":
-        hidden, spread = _hidden_layers(config, numpy_generator(key_for(key, "decoder")))
+        hidden, spread = hidden_layers(domains, latent, rng=numpy_generator(key_for(key, "decoder")))
         features = hidden.offsets.shape[1]
     vectors = numpy_generator(keys["items"]).normal(size=(domains, items, features))
     if hidden is not None:
@@ -161,7 +151,7 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
     for d, (domain, rotation, vector) in enumerate(zip(config.domains, rotations, vectors, strict=True)):
         # An item's theme is the axis of the *shared* interest space that it appeals to most: the rows of R_d are what
         # users at the ends of the axes show, and in a linear world z V^T = u (V R^T)^T.
-        themes = np.argmax(vector @ item_features(rotation, _layer(hidden, d)).T, axis=1)
+        themes = np.argmax(vector @ item_features(rotation, layer_of(hidden, d)).T, axis=1)
         width = len(str(items))
         catalogue[domain] = Catalogue(
             ids=np.array([f"{domain[0].upper()}{number + 1:0{width}d}" for number in range(items)]),
@@ -170,24 +160,6 @@ def make_world(config: WorldConfig, *, key: Key) -> World:
             prices=naming.prices(items, rng),
         )
     return World(config, rotations, bends, vectors, -config.popularity * np.log1p(ranks), catalogue, hidden)
-
-
-def _hidden_layers(config: WorldConfig, rng: np.random.Generator) -> tuple[HiddenLayer, np.ndarray]:
-    """Return random hidden layers, and the root of their units' mean variance in each domain."""
-    domains, latent, hidden = len(config.domains), config.latent, HIDDEN_PER_AXIS * config.latent
-    weights = rng.normal(0, STEEPNESS * latent**-0.5, (domains, latent, hidden))
-    offsets = rng.normal(0, STEEPNESS, (domains, hidden))
-    # What reaches a unit from z ~ N(0, I) is normal: its mean and variance are integrals in one dimension.
-    nodes, mass = np.polynomial.hermite_e.hermegauss(100)
-    units = np.tanh(np.linalg.norm(weights, axis=1)[..., None] * nodes + offsets[..., None])
-    mass = mass / mass.sum()
-    centre = units @ mass
-    return HiddenLayer(weights, offsets, centre), np.sqrt((units**2 @ mass - centre**2).mean(axis=1))
-
-
-def _layer(hidden: HiddenLayer | None, d: int) -> HiddenLayer | None:
-    """Return the hidden layer of domain number d."""
-    return None if hidden is None else HiddenLayer(*(part[d] for part in hidden))
 
 
 def shown_interests(world: World, domain: str, interests: np.ndarray, private: np.ndarray) -> np.ndarray:
@@ -227,30 +199,10 @@ def common_interests(
     return (1 - bend) * linear + bend * bent
 
 
-def item_features(
-    shown: Float[np.ndarray | Array, "*users latent"], hidden: HiddenLayer | None
-) -> Float[np.ndarray | Array, "*users features"]:
-    r"""Return $\phi_d(z)$, what an item's vector weighs: the interest shown, or a hidden layer's view of it.
-
-    It is z with a linear decoder and $\tanh(z H_d + c_d) - m_d$ with a two-layer one, which has 4 K hidden units of
-    random weights. $m_d$ makes the mean over $z \sim N(0, I)$ zero. Item vectors are drawn at a length that makes the
-    variance of an item's score over users K on average (times the sharpness squared) with either decoder, so that
-    popularity keeps its part. Three quarters of this variance are linear in z in a two-layer world with K = 8.
-
-    Args:
-        shown: $z_d$.
-        hidden: of the domain; None is a linear decoder.
-    """
-    if hidden is None:
-        return shown
-    tanh = np.tanh if isinstance(shown, np.ndarray) else jnp.tanh
-    return tanh(shown @ hidden.weights + hidden.offsets) - hidden.centre
-
-
 def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndarray:
-    r"""Return $\mathrm{softmax}(s\, \phi_d(z_d) V_d^\top + b_d)$, where one click of each user falls: [users, items].
+    r"""Return $\mathrm{softmax}(\gamma\, \phi_d(z_d) V_d^\top + b_d)$, where one click falls: [users, items].
 
-    s is the sharpness, .9 in the standard world; $\phi_d$ is ``item_features``, z itself with a linear decoder.
+    $\gamma$ is the sharpness, .9 in the standard world; $\phi_d$ is ``item_features``, z itself with a linear decoder.
 
     Args:
         world: the true world.
@@ -258,7 +210,7 @@ def click_probabilities(world: World, domain: str, shown: np.ndarray) -> np.ndar
         shown: $z_d$, [users, latent].
     """
     d = world.config.domains.index(domain)
-    features = item_features(shown, _layer(world.hidden, d))
+    features = item_features(shown, layer_of(world.hidden, d))
     scores = world.config.sharpness * features @ world.items[d].T + world.item_bias[d]
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
@@ -275,7 +227,7 @@ def sample_population(world: World, *, key: Key) -> Population:
     and $a_d$ is $N(o_a, 1)$, since a normal density times $\exp(o x)$ is a normal density moved by o. All else is
     distributed as among all users.
 
-    Equal keys give equal populations.
+    Equal keys give equal populations, and the same single and test users at all strengths of selection.
     """
     config = world.config
     keys = named_keys(key, "handles", "interests", "private", "activity", "clicks")
@@ -287,18 +239,29 @@ def sample_population(world: World, *, key: Key) -> Population:
     users = naming.user_handles(len(roles), numpy_generator(keys["handles"]))
     interests = numpy_generator(keys["interests"]).normal(size=(len(roles), config.latent))
     chosen = roles == "overlapping"
-    interests[chosen, 0] += config.overlap_taste
-    activity = config.activity + config.overlap_activity * config.activity_spread * chosen
+    towards = chosen[:, None] * config.overlap_taste * np.eye(1, config.latent)
+    selection_rng = numpy_generator(key_for(key, "overlap"))
     private_rng, activity_rng, click_rng = (numpy_generator(keys[name]) for name in ("private", "activity", "clicks"))
     interactions, shown = {}, {}
     for d, domain in enumerate(config.domains):
         private = private_rng.normal(size=interests.shape)
         shown[domain] = shown_interests(world, domain, interests, private)
-        clicks = activity_rng.lognormal(activity, config.activity_spread).astype(int)
-        clicks = np.clip(clicks, config.fewest_clicks, config.most_clicks)
+        activity = activity_rng.lognormal(config.activity, config.activity_spread, len(roles))
         active = (home == d) | (home == -1)
-        counts = click_rng.multinomial(clicks[active], click_probabilities(world, domain, shown[domain][active]))
+        probabilities = click_probabilities(world, domain, shown[domain][active])
+        counts = click_rng.multinomial(_clicks(config, activity[active]), probabilities)
+        if config.overlap_taste or config.overlap_activity:
+            # Drawn anew by a generator of their own, so that all other users stay as they are without selection.
+            shown[domain][chosen] = shown_interests(world, domain, (interests + towards)[chosen], private[chosen])
+            more = activity[chosen] * np.exp(config.overlap_activity * config.activity_spread)
+            probabilities = click_probabilities(world, domain, shown[domain][chosen])
+            counts[chosen[active]] = selection_rng.multinomial(_clicks(config, more), probabilities)
         interactions[domain] = Interactions(
             domain, sparse.csr_array(counts.astype(np.int32)), users[active], world.catalogue[domain].ids
         )
-    return Population(interactions, users, roles, interests, shown)
+    return Population(interactions, users, roles, interests + towards, shown)
+
+
+def _clicks(config: WorldConfig, activity: np.ndarray) -> np.ndarray:
+    """Return whole numbers of clicks within their bounds."""
+    return np.clip(activity.astype(int), config.fewest_clicks, config.most_clicks)

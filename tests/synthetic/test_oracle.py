@@ -7,8 +7,8 @@ import pytest
 
 from rec_transfer import evaluation
 from rec_transfer.methods import baselines
-from rec_transfer.synthetic import oracle
-from rec_transfer.synthetic.world import WorldConfig, common_interests, make_world
+from rec_transfer.synthetic import oracle, tempering
+from rec_transfer.synthetic.world import WorldConfig, common_interests, make_world, sample_population
 
 KEY = jax.random.key(4)
 
@@ -60,6 +60,76 @@ def test_a_posterior_with_two_modes_has_the_masses_that_quadrature_gives():
     assert ((left > 0.05) & (left < 0.95)).all()  # two modes indeed
     error = first.std(axis=0, ddof=1) / np.sqrt(oracle.POOLS)
     np.testing.assert_array_less(np.abs(first.mean(axis=0)[:, 0] - weights @ u), 5 * error[:, 0] + 0.01)
+
+
+def test_tempered_chains_have_the_closed_form_posterior():
+    observations, noise = np.random.default_rng(0).normal(size=(5, 2)), 0.25
+    moments = []
+    for key in jax.random.split(KEY, oracle.POOLS):
+        drawn = tempering.temper(
+            lambda x, seen, noise: gaussian_log_likelihood(x[:2], seen, noise),
+            jnp.asarray(observations, jnp.float32), noise, size=3, draws=128, key=key,
+        )  # fmt: skip
+        moments.append([np.mean(drawn, axis=1), np.mean(drawn**2, axis=1)])
+    first, second = np.asarray(moments).swapaxes(0, 1)
+    mean = np.concatenate([observations / (1 + noise), np.zeros((5, 1))], axis=1)  # nothing is seen of the third
+    error = first.std(axis=0, ddof=1) / np.sqrt(oracle.POOLS)
+    assert np.abs(first.mean(axis=0) - mean).max() < 5 * error.max()
+    variance = second.mean(axis=0) - first.mean(axis=0) ** 2
+    np.testing.assert_allclose(variance, np.tile([0.2, 0.2, 1], (5, 1)), rtol=0.15)
+
+
+def behind_a_hidden_layer(**knobs):
+    return make_world(WorldConfig(decoder="two-layer", relatedness=0.9, **knobs), key=jax.random.key(2))
+
+
+@pytest.mark.parametrize("bend", [0.0, 1.0])
+def test_behind_a_hidden_layer_the_posterior_is_what_quadrature_gives(bend):
+    world = behind_a_hidden_layer(items=40, latent=1, bend=bend)
+    rng, domain = np.random.default_rng(1), oracle.domain_of(world, "films")
+    logits = np.asarray(oracle.true_scores(jnp.asarray([[-1.5], [0.0], [0.6], [1.2]]), domain))
+    counts = np.stack([rng.multinomial(12, np.exp(row) / np.exp(row).sum()) for row in logits]).astype(np.float32)
+    first, second = pooled(world, jnp.asarray(counts), domain, oracle.true_log_likelihood)
+
+    u, private = np.linspace(-5, 5, 801), np.linspace(-5, 5, 201)
+    common = common_interests(u[:, None], world.rotations[0], world.bends[0], bend=bend)
+    grid = 0.9 * common + np.sqrt(1 - 0.9**2) * private[None, :]
+    logs = jax.nn.log_softmax(oracle.true_scores(jnp.asarray(grid)[..., None], domain))
+    log_joint = jnp.einsum("upi,ni->nup", logs, counts) - 0.5 * u[None, :, None] ** 2 - 0.5 * private**2
+    weights = np.asarray(jax.nn.softmax(jax.nn.logsumexp(log_joint, axis=2), axis=1))
+    for found, power in ((first, 1), (second, 2)):
+        error = found.std(axis=0, ddof=1) / np.sqrt(oracle.POOLS)
+        np.testing.assert_array_less(np.abs(found.mean(axis=0)[:, 0] - weights @ u**power), 5 * error[:, 0] + 0.01)
+
+
+def test_both_ways_of_sampling_give_the_same_gains_in_a_linear_world(world, split):
+    here, there = (oracle.domain_of(world, name) for name in ("films", "books"))
+    counts = jnp.asarray(split.history.source[:6].toarray(), jnp.float32)
+    known = {"log_likelihood": oracle.true_log_likelihood, "config": world.config, "draws": 128}
+    pools = {"gaussian": [], "tempered": []}
+    for key in jax.random.split(KEY, oracle.POOLS):
+        posteriors = {
+            "gaussian": oracle.draw_posterior(counts, here, here, **known, key=key),
+            "tempered": oracle.draw_tempered(counts, here, here, **known, key=key),
+        }
+        for name, posterior in posteriors.items():
+            gains = oracle.posterior_gains(posterior, there, config=world.config, key=key)
+            pools[name].append(gains["NDCG@10"][0])
+    one, other = (np.asarray(pools[name]) for name in ("gaussian", "tempered"))
+    error = np.sqrt((one.var(axis=0, ddof=1) + other.var(axis=0, ddof=1)) / oracle.POOLS)
+    differences = one.mean(axis=0) - other.mean(axis=0)
+    assert np.abs(differences / error).max() < 6
+    assert np.mean((differences / error) ** 2) < 2  # 14 / 12 for Student's t with 14 degrees of freedom
+
+
+def test_the_pools_agree_behind_a_hidden_layer(monkeypatch):
+    monkeypatch.setattr(oracle, "USERS_AT_ONCE", 20)  # a chunk is filled up to this number
+    world = behind_a_hidden_layer(items=40, latent=3, users_per_domain=0, overlapping_users=0, test_users=20)
+    counts = sample_population(world, key=KEY).interactions["films"].counts.toarray()
+    found = oracle.score_users(world, "films", "books", counts, key=KEY)
+    assert found.r_hat.max() < oracle.MAX_R_HAT
+    assert found.sample.min() > oracle.MIN_SAMPLE
+    assert all(np.isfinite(scores).all() for scores in found.scores.values())
 
 
 def test_pools_that_disagree_are_found_out():

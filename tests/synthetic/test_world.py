@@ -9,6 +9,7 @@ from scipy import special, stats
 
 from rec_transfer import synthetic
 from rec_transfer.synthetic import naming
+from rec_transfer.synthetic.decoder import item_features, layer_of
 from rec_transfer.synthetic.world import (
     WorldConfig,
     click_probabilities,
@@ -34,6 +35,9 @@ TINY = WorldConfig(items=6, latent=3, users_per_domain=7, overlapping_users=5, t
         ("users_per_domain", -1, "0 <= users_per_domain <= inf"),
         ("overlapping_users", -1, "0 <= overlapping_users <= inf"),
         ("test_users", -1, "0 <= test_users <= inf"),
+        ("overlap_taste", 4.0, "-3 <= overlap_taste <= 3"),
+        ("overlap_activity", -3.5, "-3 <= overlap_activity <= 3"),
+        ("overlap_taste", float("nan"), "-3 <= overlap_taste <= 3"),
     ],
 )
 def test_a_knob_outside_its_range_is_refused_by_name(knob, value, expected):
@@ -45,6 +49,11 @@ def test_a_knob_outside_its_range_is_refused_by_name(knob, value, expected):
 def test_fewer_than_two_different_domains_are_refused(domains):
     with pytest.raises(ValueError, match=r"domains: got .* expected at least two different names"):
         WorldConfig(domains=domains)
+
+
+def test_an_unknown_decoder_is_refused():
+    with pytest.raises(ValueError, match=r"^decoder: got 'deep', expected one of \('linear', 'two-layer'\)$"):
+        WorldConfig(decoder="deep")
 
 
 def test_rotations_are_orthogonal_in_every_dimension():
@@ -228,9 +237,124 @@ def test_without_taste_popularity_alone_decides():
     np.testing.assert_allclose(probabilities, np.tile((1.0 + ranks) ** -0.8 / ((1.0 + ranks) ** -0.8).sum(), (5, 1)))
 
 
+SELECTED = replace(TINY, users_per_domain=0, overlapping_users=20_000, test_users=20_000)
+
+
+def population_of(config):
+    return sample_population(make_world(config, key=jax.random.key(0)), key=jax.random.key(1))
+
+
+@pytest.mark.parametrize("strength", [-0.5, 0.0, 1.0])
+def test_overlap_by_taste_moves_the_first_axis_of_the_overlapping_users_alone(strength):
+    population = population_of(replace(SELECTED, overlap_taste=strength, relatedness=1.0))
+    for role, mean in (("overlapping", strength), ("test", 0.0)):
+        interests = population.interests[population.roles == role]
+        np.testing.assert_allclose(interests.mean(axis=0), [mean, 0, 0], atol=4 / np.sqrt(20_000))
+        np.testing.assert_allclose(np.cov(interests.T), np.eye(3), atol=4 * np.sqrt(2 / 20_000))
+    world = make_world(replace(SELECTED, relatedness=1.0), key=jax.random.key(0))
+    np.testing.assert_allclose(population.shown["books"], population.interests @ world.rotations[1], atol=1e-12)
+
+
+def test_overlap_by_activity_moves_the_clicks_of_the_overlapping_users_alone():
+    config = replace(SELECTED, overlap_activity=1.5, activity=3.0, activity_spread=0.4, most_clicks=10_000)
+    population = population_of(config)
+    np.testing.assert_allclose(population.interests.mean(axis=0), 0, atol=4 / np.sqrt(40_000))
+    for interactions in population.interactions.values():
+        clicks = interactions.counts.sum(axis=1)
+        for role, mean in (("overlapping", 3.0 + 1.5 * 0.4), ("test", 3.0)):
+            share = stats.lognorm(0.4, scale=np.exp(mean)).cdf(30)
+            assert abs(np.mean(clicks[population.roles == role] < 30) - share) < 4 * np.sqrt(0.25 / 20_000)
+
+
+def test_selected_users_click_by_their_own_taste():
+    population = population_of(replace(SELECTED, overlap_taste=2.0, sharpness=2.0))
+    world, chosen = make_world(replace(SELECTED, sharpness=2.0), key=jax.random.key(0)), population.roles != "test"
+    for domain, interactions in population.interactions.items():
+        counts = interactions.counts.toarray()[chosen]
+        probabilities, clicks = click_probabilities(world, domain, population.shown[domain][chosen]), counts.sum(axis=1)
+        error = np.sqrt((clicks[:, None] * probabilities * (1 - probabilities)).sum(axis=0))
+        np.testing.assert_array_less(np.abs(counts.sum(axis=0) - clicks @ probabilities), 4.5 * error)
+
+
+def test_selection_leaves_all_other_users_as_they_are():
+    everybody = population_of(TINY)
+    for selection in ({"overlap_taste": 1.0}, {"overlap_activity": 1.0}):
+        population = population_of(replace(TINY, **selection))
+        others = population.users[population.roles != "overlapping"]
+        assert population.users.tolist() == everybody.users.tolist()
+        for domain in TINY.domains:
+            before, after = everybody.interactions[domain], population.interactions[domain]
+            rest = [user for user in before.users if user in others]
+            assert (before.select(rest).counts != after.select(rest).counts).nnz == 0
+            assert (before.counts != after.counts).nnz > 0
+            np.testing.assert_array_equal(
+                everybody.shown[domain][everybody.roles == "test"], population.shown[domain][population.roles == "test"]
+            )
+
+
+BEHIND = replace(TINY, decoder="two-layer")
+
+
+def test_a_two_layer_world_is_its_formula_item_by_item():
+    world = make_world(replace(BEHIND, sharpness=0.7), key=jax.random.key(0))
+    assert world.items.shape == (3, 6, 12)
+    weights, offsets, centre = (part[1] for part in world.hidden)
+    z = np.random.default_rng(0).normal(size=(4, 3))
+    for user in range(4):
+        reached = [offsets[unit] + sum(z[user, j] * weights[j, unit] for j in range(3)) for unit in range(12)]
+        hidden = [np.tanh(reached[unit]) - centre[unit] for unit in range(12)]
+        scores = [
+            0.7 * sum(hidden[unit] * world.items[1][item, unit] for unit in range(12)) + world.item_bias[1][item]
+            for item in range(6)
+        ]
+        np.testing.assert_allclose(click_probabilities(world, "books", z)[user], special.softmax(scores), rtol=1e-9)
+
+
+@pytest.mark.parametrize("decoder", ["linear", "two-layer"])
+def test_scores_have_the_same_spread_over_users_with_either_decoder(decoder):
+    world = make_world(WorldConfig(decoder=decoder, items=1000), key=jax.random.key(3))
+    z = np.random.default_rng(0).normal(size=(20_000, 8))
+    for d in range(3):
+        features = item_features(z, layer_of(world.hidden, d))
+        np.testing.assert_allclose(features.mean(axis=0), 0, atol=4 / np.sqrt(len(z)))
+        variances = (features @ world.items[d].T).var(axis=0)
+        assert variances.mean() == pytest.approx(8, rel=0.1)
+
+
+def test_a_hidden_layer_bends_a_quarter_of_what_taste_adds():
+    shares = []
+    for seed in range(3):
+        world = make_world(WorldConfig(decoder="two-layer"), key=jax.random.key(seed))
+        z = np.random.default_rng(0).normal(size=(10_000, 8))
+        for d in range(3):
+            scores = item_features(z, layer_of(world.hidden, d)) @ world.items[d].T
+            left = scores - z @ np.linalg.lstsq(z, scores, rcond=None)[0]
+            shares.append(left.var() / scores.var())
+    assert np.mean(shares) == pytest.approx(0.25, abs=0.05)
+    assert max(shares) - min(shares) < 0.2
+
+
+def test_a_new_decoder_leaves_everything_else_of_the_world():
+    linear, behind = (make_world(config, key=jax.random.key(0)) for config in (TINY, BEHIND))
+    assert linear.hidden is None
+    for name in ("rotations", "bends", "item_bias"):
+        np.testing.assert_array_equal(getattr(linear, name), getattr(behind, name))
+
+
+def test_items_behind_a_hidden_layer_have_the_genre_of_the_axis_they_appeal_to_most():
+    world = make_world(replace(BEHIND, items=120), key=jax.random.key(0))
+    for d, domain in enumerate(BEHIND.domains):
+        weights, offsets, centre = (part[d] for part in world.hidden)
+        appeal = (np.tanh(world.rotations[d] @ weights + offsets) - centre) @ world.items[d].T
+        genres = world.catalogue[domain].genres
+        assert genres.tolist() == [naming.genre(axis, domain) for axis in appeal.argmax(axis=0)]
+        assert len(set(genres)) == 3
+
+
 def test_the_standard_world_is_the_one_the_series_measures():
     standard = WorldConfig()
     assert standard.domains == naming.PLATFORMS
     assert (standard.items, standard.latent, standard.relatedness, standard.bend) == (300, 8, 0.9, 0.0)
     assert (standard.users_per_domain, standard.overlapping_users, standard.test_users) == (4000, 300, 500)
+    assert (standard.overlap_taste, standard.overlap_activity, standard.decoder) == (0, 0, "linear")
     assert synthetic.ROLES == ("single", "overlapping", "test")
