@@ -25,13 +25,9 @@ SHORTEST = 15  # characters: less than this explains nothing
 WEAK = {
     "00_tour": (1, 2, 3),
     #
-    "01_interest_transfer": (1, 2, 3, 4),
-    #
     "02_behaviour_data": (1, 2, 3, 4),
     #
     "03_synthetic_world": (4, 5),
-    #
-    "04_linear_models": (1, 2, 3, 4, 5),
     #
     "05_elbo": (1, 5),
     #
