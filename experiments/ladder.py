@@ -35,7 +35,7 @@ def ladder(warm: bool) -> dict[str, dict[str, Candidate]]:
     Args:
         warm: users have a target history, which methods that read one domain are given as columns of the source.
     """
-    axes, joint = domain_axes(forms.normalised_graph, 512), graphs.joint_axes(256)
+    axes, joint = domain_axes(forms.normalised_graph, 256), graphs.joint_axes(256)
     cosine = {form.__name__: once_per_key(linear.item_cosine(form)) for form in (forms.binary, forms.log_scaled)}
     rungs = {
         "item cosine": {name: Candidate(method, COSINE_WAYS) for name, method in cosine.items()},
@@ -48,8 +48,7 @@ def ladder(warm: bool) -> dict[str, dict[str, Candidate]]:
             for penalty in (5.0, 15.0, 50.0)
         },
         "EMCDR (axes + map)": {
-            f"{number} axes": Candidate(linear.emcdr(number, axes=axes), POWERS)
-            for number in (16, 32, 64, 128, 256, 512)
+            f"{number} axes": Candidate(linear.emcdr(number, axes=axes), POWERS) for number in (16, 32, 64, 128, 256)
         }
         | {f"{number} centred axes": Candidate(linear.emcdr(number), POWERS) for number in (16, 32, 64)},
         "axes of both graphs": {
